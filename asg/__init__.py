@@ -1,0 +1,82 @@
+"""ASG compiles model graphs to WebGPU compute shaders.
+
+Build a graph with symbolic tensors and `asg.nn`, differentiate it with `asg.grad`, compile it
+with `asg.compile`, and check it against the NumPy interpreter. Begin reading at `asg/graph.py`.
+
+Heavy parts (the compiler, the runtime) are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from asg import errors, functions, ops
+from asg.errors import AsgError
+from asg.functions import *  # noqa: F403
+from asg.graph import Graph
+from asg.graph_file import load_graph, save_graph
+from asg.parse import parse_graph
+from asg.site import scope
+from asg.tensor import Tensor
+from asg.tracing import graph, input, state, trace  # noqa: A004
+from asg.types import DType, TensorType, spec
+from asg.verify import verify
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "compile": "asg.compiler",
+    "load": "asg.compiler",
+    "grad": "asg.passes.autodiff",
+    "value_and_grad": "asg.passes.autodiff",
+    "training_step": "asg.training",
+    "Trainer": "asg.trainer",
+    "nn": "asg.nn",
+    "optim": "asg.optim",
+    "testing": "asg.testing",
+}
+_MODULES = ("nn", "optim", "testing")
+
+__all__ = [
+    "AsgError",
+    "DType",
+    "Graph",
+    "Tensor",
+    "TensorType",
+    "Trainer",
+    "compile",
+    "errors",
+    "grad",
+    "graph",
+    "input",
+    "load",
+    "load_graph",
+    "nn",
+    "ops",
+    "optim",
+    "parse_graph",
+    "save_graph",
+    "scope",
+    "spec",
+    "state",
+    "testing",
+    "trace",
+    "training_step",
+    "value_and_grad",
+    "verify",
+    *functions.__all__,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'asg' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    found = module if name in _MODULES else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,185 @@
+"""The compiler driver: graphs in, an executable out.
+
+`lower` runs the passes and yields an artefact; `compile` also opens a device and loads it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asg.artefact import Artefact
+from asg.codegen.build import Generate
+from asg.codegen.context import Target
+from asg.errors import AsgError, DeviceError, GraphError, UnsupportedError
+from asg.graph import Graph
+from asg.passes.fuse import Fuse
+from asg.passes.kernels import FusionPlan
+from asg.passes.order import OrderKernels
+from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
+from asg.passes.split_reductions import SplitReductions
+from asg.runtime.bundle import load_bundle
+from asg.runtime.devices import shared_device
+from asg.runtime.executable import Executable, NumpyExecutable
+from asg.runtime.executor import Executor
+from asg.types import DType
+
+PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitReductions())
+
+
+def compile(
+    graph: Graph | Mapping[str, Graph],
+    *,
+    target: str = "wgpu",
+    dims: Mapping[str, int] | None = None,
+    device: str | None = None,
+    schedule: str | None = None,
+) -> Executable | NumpyExecutable:
+    """Compile a graph, or several that share parameters and state, and load the result.
+
+    Args:
+        graph: one graph (its entry is called `main`), or a mapping of entry names to graphs.
+            Parameters and states of equal name are one.
+        target: `wgpu`, or `numpy` for the interpreter behind the same interface.
+        dims: sizes of symbolic dimensions, by name.
+        device: which adapter, as `ASG_DEVICE` says it.
+        schedule: `cpu` or `gpu` to force a schedule family; by default the adapter decides.
+
+    Raises:
+        GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
+        UnsupportedError: nodes that can't be compiled, all of them, each with its reason.
+        DeviceError: no adapter, or it refuses what is needed.
+    """
+    entries = as_entries(graph)
+    if dims:
+        raise GraphError(f"dims names {', '.join(dims)}, but no dimension of the graph is symbolic")
+    if target == "numpy":
+        return NumpyExecutable(entries)
+    if target != "wgpu":
+        raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
+    opened = shared_device(device)
+    artefact = lower(entries, target=target_for(opened.is_cpu, opened.subgroup_size, schedule))
+    return Executable(Executor(artefact, opened))
+
+
+def target_for(is_cpu: bool, subgroup_size: int, schedule: str | None = None) -> Target:
+    """Return what kernels are written for, from an adapter's nature or a forced family."""
+    family = schedule or ("cpu" if is_cpu else "gpu")
+    if family not in ("cpu", "gpu"):
+        raise AsgError(f"schedule {family!r} is unknown; known: cpu, gpu")
+    return Target(family, subgroup_size if family == "cpu" else 0)
+
+
+def as_entries(graph: Graph | Mapping[str, Graph]) -> dict[str, Graph]:
+    """Return the entries of a program, checked against each other.
+
+    Raises:
+        GraphError: there is none, or a shared parameter differs in type or in its values.
+    """
+    entries = {"main": graph} if isinstance(graph, Graph) else dict(graph)
+    if not entries:
+        raise GraphError("nothing to compile: no entries")
+    seen: dict[str, tuple[str, Any]] = {}
+    for key, each in entries.items():
+        for node in each.inputs:
+            if node.attrs["role"] == "input":
+                continue
+            name = node.attrs["name"]
+            other = seen.setdefault(name, (key, node.type))
+            if other[1] != node.type:
+                raise GraphError(
+                    f"entries {other[0]} and {key} disagree about {name}: "
+                    f"{other[1]} and {node.type}"
+                )
+    return entries
+
+
+def check_supported(entries: Mapping[str, Graph]) -> None:
+    """Refuse what no kernel can compute, everything at once.
+
+    Raises:
+        UnsupportedError: one line for each node, with its reason.
+    """
+    found: list[str] = []
+    for key, graph in entries.items():
+        for node in graph.nodes:
+            if node.type.size >= 2**31:
+                found.append(f"  {key}: {graph.names[node.values[0]]}: {node.type} is too large")
+            for type_ in node.types:
+                if type_.dtype not in tuple(DType):
+                    found.append(f"  {key}: {node.op.name}: no kernel computes {type_.dtype}")
+    if found:
+        raise UnsupportedError("\n".join([f"{len(found)} node(s) can't be compiled", *found]))
+
+
+def prepare(
+    graph: Graph, observers: tuple[Observer, ...] = (), passes: tuple[Pass, ...] = PIPELINE
+) -> Graph:
+    """Run the graph passes."""
+    return run_pipeline(graph, passes, observers)
+
+
+def fuse(graph: Graph, *, enabled: bool = True) -> FusionPlan:
+    """Cut a prepared graph into kernels, in the order in which they will run."""
+    return OrderKernels()(Fuse(enabled=enabled)(graph))
+
+
+def lower(
+    entries: Mapping[str, Graph],
+    *,
+    target: Target | None = None,
+    reuse_memory: bool = True,
+    enable_fusion: bool = True,
+    name: str = "program",
+) -> Artefact:
+    """Compile entries to an artefact, without a device.
+
+    `ASG_DUMP=folder` writes the graph after every pass, the kernels and the memory plan there.
+    """
+    check_supported(entries)
+    seconds: dict[str, float] = {}
+    folder = os.environ.get("ASG_DUMP")
+    plans: dict[str, FusionPlan] = {}
+    clock = time.perf_counter()
+    for key, graph in entries.items():
+        observers: tuple[Observer, ...] = (DumpTo(Path(folder) / key),) if folder else ()
+        plans[key] = fuse(prepare(graph, observers), enabled=enable_fusion)
+    seconds["passes"] = time.perf_counter() - clock
+    clock = time.perf_counter()
+    artefact = Generate(target or Target(), reuse_memory)(name, plans)
+    seconds["codegen"] = time.perf_counter() - clock
+    values = dict(artefact.values)
+    for graph in entries.values():
+        values = {**graph.values, **values}
+    report = {**artefact.report, "compile_s": sum(seconds.values()), "compile_stages": seconds}
+    artefact = replace(artefact, values=values, report=report)
+    if folder:
+        dump_kernels(artefact, Path(folder))
+    return artefact
+
+
+def dump_kernels(artefact: Artefact, folder: Path) -> None:
+    """Write every kernel's text to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kernel in artefact.kernels.values():
+        for position, variant in enumerate(kernel.variants):
+            ending = "" if position == len(kernel.variants) - 1 else f".{position}"
+            (folder / f"{kernel.name}{ending}.wgsl").write_text(variant.wgsl)
+
+
+def load(
+    path: str | os.PathLike[str], *, target: str = "wgpu", device: str | None = None
+) -> Executable:
+    """Load a bundle that `exe.save` wrote.
+
+    Raises:
+        BundleError: the bundle is damaged, tampered with, or from a newer version.
+        DeviceError: no adapter, or it refuses what the bundle needs.
+    """
+    if target != "wgpu":
+        raise DeviceError(f"a bundle holds kernels for wgpu, not for {target!r}")
+    return Executable(Executor(load_bundle(path), shared_device(device)))

@@ -1,0 +1,403 @@
+"""Functions on tensors, composed of primitives, under the names of NumPy and PyTorch.
+
+Most are methods of `Tensor` too: `asg.sum(x, axis=0)` is `x.sum(axis=0)`. Those about shapes
+live in `asg/shaping.py`, random numbers in `asg/random.py`; all are listed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from asg.errors import DTypeError
+from asg.op import Op
+from asg.ops import arithmetic, bits, elementwise, logic, reduction
+from asg.ops.convert import cast, stop_gradient
+from asg.ops.linear import matmul
+from asg.ops.sources import constant
+from asg.random import fold_in, key, random_bernoulli, random_bits, random_uniform
+from asg.shaping import (
+    arange,
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    eye,
+    flatten,
+    flip,
+    full,
+    full_like,
+    getitem,
+    normal_axes,
+    normal_axis,
+    one_hot,
+    ones,
+    ones_like,
+    pad,
+    permute,
+    reshape,
+    scatter_add,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    take,
+    take_along_axis,
+    transpose,
+    tri,
+    tril,
+    triu,
+    unsqueeze,
+    zeros,
+    zeros_like,
+)
+from asg.tensor import Tensor, as_tensor, bind_operators
+from asg.types import DType
+
+__all__ = [
+    "abs", "add", "all", "any", "arange", "argmax", "argmin", "bitcast", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip",
+    "concatenate", "constant", "cos", "equal", "erf", "exp", "expand_dims", "expm1", "eye",
+    "flatten", "flip", "floor", "floor_divide", "fold_in", "full", "full_like", "gelu",
+    "getitem", "greater", "greater_equal", "isfinite", "isinf", "isnan", "key", "less",
+    "less_equal", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mul",
+    "neg", "not_equal", "one_hot", "ones", "ones_like", "pad", "permute", "pow", "prod",
+    "random_bernoulli", "random_bits", "random_uniform", "reciprocal", "relu", "remainder",
+    "reshape", "round", "rsqrt", "scatter_add", "shift_left", "shift_right", "sigmoid", "sign",
+    "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "stop_gradient", "sub", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "transpose", "tri", "tril", "triu", "true_divide", "trunc", "unsqueeze", "var", "where",
+    "zeros", "zeros_like",
+]  # fmt: skip
+
+Axis = int | Sequence[int] | None
+
+abs = arithmetic.abs_
+add = arithmetic.add
+ceil = arithmetic.ceil
+floor = arithmetic.floor
+maximum = arithmetic.maximum
+minimum = arithmetic.minimum
+mul = arithmetic.mul
+neg = arithmetic.neg
+remainder = arithmetic.remainder
+round = arithmetic.round_
+sign = arithmetic.sign
+sub = arithmetic.sub
+trunc = arithmetic.trunc
+cos = elementwise.cos
+erf = elementwise.erf
+exp = elementwise.exp
+expm1 = elementwise.expm1
+log = elementwise.log
+log1p = elementwise.log1p
+reciprocal = elementwise.reciprocal
+rsqrt = elementwise.rsqrt
+sigmoid = elementwise.sigmoid
+sin = elementwise.sin
+sqrt = elementwise.sqrt
+tan = elementwise.tan
+tanh = elementwise.tanh
+bitcast = bits.bitcast
+bitwise_and = bits.bitwise_and
+bitwise_not = bits.bitwise_not
+bitwise_or = bits.bitwise_or
+bitwise_xor = bits.bitwise_xor
+shift_left = bits.shift_left
+shift_right = bits.shift_right
+equal = logic.equal
+greater = logic.greater
+greater_equal = logic.greater_equal
+isnan = logic.isnan
+less = logic.less
+less_equal = logic.less_equal
+not_equal = logic.not_equal
+where = logic.select
+
+
+def true_divide(x: Any, y: Any) -> Tensor:
+    """Return x / y; integers become floats first."""
+    result: Tensor = arithmetic.div(*(_as_float(operand) for operand in (x, y)))
+    return result
+
+
+def _as_float(x: Any) -> Any:
+    return float(x) if isinstance(x, (int, float)) else cast(x, DType.F32)
+
+
+def floor_divide(x: Any, y: Any) -> Tensor:
+    """Return x / y rounded down; for integers 0 where y is 0."""
+    result: Tensor
+    if _is_integer(x) and _is_integer(y):
+        result = arithmetic.floor_divide(x, y)
+        return result
+    # As NumPy: x - x mod y is a multiple of y, while floor(x / y) may be one too high.
+    result = round(true_divide(x - remainder(x, y), y))
+    return result
+
+
+def _is_integer(x: Any) -> bool:
+    if isinstance(x, (int, float)):
+        return isinstance(x, int)
+    return as_tensor(x).dtype.is_integer
+
+
+def pow(x: Any, y: Any) -> Tensor:
+    """Return x to the power y; small whole numbers y become products.
+
+    Raises:
+        DTypeError: both are integers and y is no number from 0 to 64.
+    """
+    is_number = isinstance(y, (int, float, np.integer, np.floating))
+    limit = 4 if not _is_integer(x) else 64
+    if is_number and y == int(y) and 0 <= y <= limit and not isinstance(x, (int, float)):
+        return _repeated_product(as_tensor(x), int(y))
+    if is_number and y in (0.5, -0.5, -1) and not _is_integer(x):
+        function = {0.5: sqrt, -0.5: rsqrt, -1: reciprocal}[y]
+        special: Tensor = function(x)
+        return special
+    if _is_integer(x) and _is_integer(y):
+        raise DTypeError("pow: the exponent of an integer is a number from 0 to 64; fix: cast one")
+    result: Tensor = elementwise.pow_(x, y)
+    return result
+
+
+def _repeated_product(x: Tensor, count: int) -> Tensor:
+    """Multiply by squaring."""
+    result = ones_like(x) if count == 0 else None
+    while count:
+        if count % 2:
+            result = x if result is None else result * x
+        count //= 2
+        x = x * x if count else x
+    assert result is not None
+    return result
+
+
+def square(x: Any) -> Tensor:
+    """Return x times itself."""
+    result: Tensor = mul(x, x)
+    return result
+
+
+def clip(x: Any, low: Any = None, high: Any = None) -> Tensor:
+    """Return x, but at least `low` and at most `high`."""
+    result = as_tensor(x)
+    if low is not None:
+        result = maximum(result, low)
+    return result if high is None else minimum(result, high)
+
+
+def isinf(x: Any) -> Tensor:
+    """Return whether each element is infinite."""
+    result: Tensor = (bitcast(x, dtype=DType.U32) & 0x7FFFFFFF) == 0x7F800000
+    return result
+
+
+def isfinite(x: Any) -> Tensor:
+    """Return whether each element is neither infinite nor NaN."""
+    result: Tensor = (bitcast(x, dtype=DType.U32) & 0x7FFFFFFF) < 0x7F800000
+    return result
+
+
+def _as_bool(x: Any) -> Tensor:
+    return cast(x, DType.BOOL)
+
+
+def logical_and(x: Any, y: Any) -> Tensor:
+    """Return whether both are true (numbers: not 0)."""
+    result: Tensor = bitwise_and(_as_bool(x), _as_bool(y))
+    return result
+
+
+def logical_or(x: Any, y: Any) -> Tensor:
+    """Return whether one is true (numbers: not 0)."""
+    result: Tensor = bitwise_or(_as_bool(x), _as_bool(y))
+    return result
+
+
+def logical_xor(x: Any, y: Any) -> Tensor:
+    """Return whether exactly one is true (numbers: not 0)."""
+    result: Tensor = bitwise_xor(_as_bool(x), _as_bool(y))
+    return result
+
+
+def logical_not(x: Any) -> Tensor:
+    """Return whether x is false (numbers: 0)."""
+    result: Tensor = bitwise_not(_as_bool(x))
+    return result
+
+
+def _reduce(op: Op, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    axes = normal_axes(op, x, axis)
+    result: Tensor = op(x, axes=axes) if axes else x
+    if not keepdims:
+        return result
+    return reshape(result, [1 if i in axes else size for i, size in enumerate(x.shape)])
+
+
+def _as_number(x: Any) -> Tensor:
+    tensor = as_tensor(x)
+    return cast(tensor, DType.I32) if tensor.dtype is DType.BOOL else tensor
+
+
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the sum along axes (all by default); truth values are counted."""
+    return _reduce(reduction.reduce_sum, _as_number(x), axis, keepdims)
+
+
+def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the product along axes (all by default)."""
+    return _reduce(reduction.reduce_prod, _as_number(x), axis, keepdims)
+
+
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the largest element along axes (all by default); NaN where there is one."""
+    return _reduce(reduction.reduce_max, as_tensor(x), axis, keepdims)
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the smallest element along axes (all by default); NaN where there is one."""
+    return _reduce(reduction.reduce_min, as_tensor(x), axis, keepdims)
+
+
+def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return whether one element along axes (all by default) is true."""
+    return _reduce(reduction.reduce_any, _as_bool(x), axis, keepdims)
+
+
+def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return whether every element along axes (all by default) is true."""
+    return _reduce(reduction.reduce_all, _as_bool(x), axis, keepdims)
+
+
+def _position(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
+    tensor = as_tensor(x)
+    rank = tensor.ndim
+    flat = flatten(tensor) if axis is None else tensor
+    place = 0 if axis is None else normal_axis(op, tensor, axis)
+    result: Tensor = op(flat, axis=place)
+    if not keepdims:
+        return result
+    return reshape(result, (1,) * rank) if axis is None else unsqueeze(result, place)
+
+
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Return the position of the largest element: the first among equals, or the first NaN."""
+    return _position(reduction.argmax, x, axis, keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Return the position of the smallest element: the first among equals, or the first NaN."""
+    return _position(reduction.argmin, x, axis, keepdims)
+
+
+def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the mean along axes (all by default)."""
+    tensor = cast(x, DType.F32)
+    total = sum(tensor, axis, keepdims)
+    return total * _one_over(tensor, axis, 0)
+
+
+def _one_over(x: Tensor, axis: Axis, ddof: int) -> float:
+    axes = normal_axes(reduction.reduce_sum, x, axis)
+    count = math.prod(x.shape[i] for i in axes) - ddof
+    return 1.0 / count if count > 0 else math.nan
+
+
+def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """Return the mean squared distance from the mean; `ddof=1` divides by one less."""
+    tensor = cast(x, DType.F32)
+    centred = tensor - mean(tensor, axis, keepdims=True)
+    return sum(square(centred), axis, keepdims) * _one_over(tensor, axis, ddof)
+
+
+def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """Return the square root of the variance."""
+    result: Tensor = sqrt(var(x, axis, keepdims, ddof))
+    return result
+
+
+def _shifted(x: Any, axis: Axis) -> tuple[Tensor, Tensor]:
+    """Return x minus its largest element, which is no part of the gradient, and that element."""
+    tensor = as_tensor(x)
+    largest: Tensor = stop_gradient(max(tensor, axis, keepdims=True))
+    return tensor - largest, largest
+
+
+def softmax(x: Any, axis: Axis = -1) -> Tensor:
+    """Return exp(x) divided by its sum along axes."""
+    shifted, _ = _shifted(x, axis)
+    weights = exp(shifted)
+    result: Tensor = weights / sum(weights, axis, keepdims=True)
+    return result
+
+
+def log_softmax(x: Any, axis: Axis = -1) -> Tensor:
+    """Return the logarithm of softmax."""
+    shifted, _ = _shifted(x, axis)
+    result: Tensor = shifted - log(sum(exp(shifted), axis, keepdims=True))
+    return result
+
+
+def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return log(sum(exp(x))) along axes (all by default)."""
+    shifted, largest = _shifted(x, axis)
+    total: Tensor = log(sum(exp(shifted), axis, keepdims=True)) + largest
+    return total if keepdims else squeeze(total, normal_axes(reduction.reduce_sum, shifted, axis))
+
+
+def relu(x: Any) -> Tensor:
+    """Return x where it is positive, 0 elsewhere; NaN stays. The gradient at 0 is 0."""
+    tensor = as_tensor(x)
+    result: Tensor = where(tensor <= 0, 0, tensor)
+    return result
+
+
+def gelu(x: Any, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    """Return x times the normal distribution's probability of being below x."""
+    tensor = as_tensor(x)
+    if approximate == "tanh":
+        inner = math.sqrt(2.0 / math.pi) * (tensor + 0.044715 * (tensor * tensor * tensor))
+        return 0.5 * tensor * (1.0 + tanh(inner))
+    return 0.5 * tensor * (1.0 + erf(tensor * math.sqrt(0.5)))
+
+
+def silu(x: Any) -> Tensor:
+    """Return x sigmoid(x)."""
+    result: Tensor = mul(x, sigmoid(x))
+    return result
+
+
+def softplus(x: Any) -> Tensor:
+    """Return log(1 + exp(x)), without overflow."""
+    result: Tensor = maximum(x, 0) + log1p(exp(-abs(x)))
+    return result
+
+
+_METHODS = (
+    abs, all, any, argmax, argmin, broadcast_to, cast, ceil, clip, cos, erf, exp, expm1, flatten,
+    flip, floor, gelu, isfinite, isinf, isnan, log, log1p, log_softmax, logsumexp, matmul, max,
+    maximum, mean, min, minimum, permute, pow, prod, reciprocal, relu, reshape, round, rsqrt,
+    sigmoid, sign, silu, sin, softmax, softplus, split, sqrt, square, squeeze, std, sum, swapaxes,
+    take, tan, tanh, transpose, tril, triu, trunc, unsqueeze, var,
+)  # fmt: skip
+
+
+def _name(function: Any) -> str:
+    return function.name if isinstance(function, Op) else str(function.__name__)
+
+
+bind_operators(
+    {_name(function): function for function in _METHODS}
+    | {
+        "astype": cast,
+        "expand_dims": expand_dims,
+        "floor_divide": floor_divide,
+        "getitem": getitem,
+        "true_divide": true_divide,
+    }
+)

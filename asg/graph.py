@@ -1,0 +1,308 @@
+"""The graph: immutable nodes in SSA form, their values, and what goes in and out.
+
+A `Node` has an op, operands, attributes, one or more results, the user's source line and the
+module scope. Within a `Graph` equal nodes are one node: line and scope do not count, the first
+is kept and remembers the others. Nobody edits a graph; passes build new ones with `rewrite`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asg.errors import GraphError
+from asg.format import format_graph
+from asg.site import Site, current_note, current_scope, current_site, inherit
+from asg.types import TensorType
+
+if TYPE_CHECKING:
+    from asg.op import Op
+
+Attrs = Mapping[str, Any]
+ROLES = ("input", "parameter", "state")
+_serial = itertools.count()
+
+
+class Literal:
+    """The contents of a constant: an array that can be compared and hashed by content."""
+
+    __slots__ = ("array", "digest")
+
+    def __init__(self, array: np.ndarray) -> None:
+        contiguous = np.ascontiguousarray(array).reshape(np.shape(array))
+        contiguous.setflags(write=False)
+        self.array = contiguous
+        head = f"{contiguous.dtype.str}{contiguous.shape}".encode()
+        self.digest = hashlib.sha256(head + contiguous.tobytes()).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"#{self.digest}"
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class Node:
+    """One computation. Compared by identity; `key` is what interning compares."""
+
+    op: Op
+    inputs: tuple[Value, ...]
+    attrs: Attrs
+    types: tuple[TensorType, ...]
+    site: Site | None = field(default_factory=current_site)
+    scope: str = field(default_factory=current_scope)
+    note: str = field(default_factory=current_note)
+    also: tuple[Site, ...] = ()
+    serial: int = field(default_factory=lambda: next(_serial))
+
+    @property
+    def type(self) -> TensorType:
+        """Type of the first result."""
+        return self.types[0]
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """All results."""
+        return tuple(Value(self, index) for index in range(len(self.types)))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes two nodes equal."""
+        return self.op.name, self.inputs, tuple(sorted(self.attrs.items())), self.types
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {', '.join(map(str, self.types))}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One result of a node."""
+
+    node: Node
+    index: int = 0
+
+    @property
+    def type(self) -> TensorType:
+        return self.node.types[self.index]
+
+    def __repr__(self) -> str:
+        suffix = f".{self.index}" if len(self.node.types) > 1 else ""
+        return f"<{self.node.op.name}{suffix} {self.type}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Named inputs, named outputs, state and the nodes between them, in topological order.
+
+    `updates` maps the name of a parameter or state input to its value after a run.
+    `values` holds what parameters and state start with.
+    """
+
+    name: str
+    inputs: tuple[Node, ...]
+    outputs: Mapping[str, Value]
+    updates: Mapping[str, Value]
+    nodes: tuple[Node, ...]
+    values: Mapping[str, np.ndarray]
+
+    @staticmethod
+    def build(
+        outputs: Mapping[str, Value],
+        *,
+        updates: Mapping[str, Value] | None = None,
+        name: str = "graph",
+        values: Mapping[str, np.ndarray] | None = None,
+        inputs: Iterable[Node] = (),
+    ) -> Graph:
+        """Collect the nodes that `outputs` and `updates` need, each equal pair made one.
+
+        `inputs` fixes the order of inputs and keeps those that nothing reads.
+
+        Raises:
+            GraphError: two different inputs share a name, or an update has no such input.
+        """
+        updates = dict(updates or {})
+        declared = tuple(inputs)
+        roots = [value.node for value in (*outputs.values(), *updates.values())]
+        nodes, renamed = _intern(_reachable([*declared, *roots]))
+        found = {node.attrs["name"]: node for node in nodes if node.op.name == "input"}
+        ordered = _input_order(declared, nodes, found)
+        for missing in (name for name in updates if name not in found):
+            raise GraphError(
+                f"graph {name}: update of {missing!r}, which is no input of the graph; "
+                f"inputs: {', '.join(found) or 'none'}"
+            )
+        kept = {key: value for key, value in (values or {}).items() if key in found}
+        return Graph(
+            name=name,
+            inputs=ordered,
+            outputs={key: renamed[value] for key, value in outputs.items()},
+            updates={key: renamed[value] for key, value in updates.items()},
+            nodes=nodes,
+            values=kept,
+        )
+
+    def input(self, name: str) -> Node:
+        """Return the input node called `name`.
+
+        Raises:
+            GraphError: there is none.
+        """
+        for node in self.inputs:
+            if node.attrs["name"] == name:
+                return node
+        known = ", ".join(self.input_names()) or "none"
+        raise GraphError(f"graph {self.name} has no input {name!r}; inputs: {known}")
+
+    def input_names(self, *roles: str) -> list[str]:
+        """Return the names of the inputs with one of `roles` (all of them by default)."""
+        wanted = roles or ROLES
+        return [node.attrs["name"] for node in self.inputs if node.attrs["role"] in wanted]
+
+    @cached_property
+    def results(self) -> dict[Value, list[str]]:
+        """Every value that must exist after a run, with the names it goes by."""
+        named: dict[Value, list[str]] = {}
+        for name, value in self.outputs.items():
+            named.setdefault(value, []).append(name)
+        for name, value in self.updates.items():
+            named.setdefault(value, []).append(f"{name}'")
+        return named
+
+    @cached_property
+    def users(self) -> dict[Value, list[Node]]:
+        """The nodes that read each value, in order, each once."""
+        users: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                users.setdefault(value, []).append(node)
+        return users
+
+    @cached_property
+    def names(self) -> dict[Value, str]:
+        """A readable unique name for every value: the user's where there is one."""
+        return _name_values(self)
+
+    def with_values(self, values: Mapping[str, np.ndarray]) -> Graph:
+        """Return the same graph with other initial values."""
+        return Graph(self.name, self.inputs, self.outputs, self.updates, self.nodes, dict(values))
+
+    def __str__(self) -> str:
+        return format_graph(self)
+
+
+def _reachable(roots: Iterable[Node]) -> list[Node]:
+    """Return every node that `roots` need, in order of creation (a topological order)."""
+    seen: dict[Node, None] = {}
+    pending = list(roots)
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen[node] = None
+        pending.extend(value.node for value in node.inputs if value.node not in seen)
+    return sorted(seen, key=lambda node: node.serial)
+
+
+def _intern(nodes: Iterable[Node]) -> tuple[tuple[Node, ...], dict[Value, Value]]:
+    """Make equal nodes one node; return those left, and what each value became."""
+    kept: dict[tuple[object, ...], Node] = {}
+    sites: dict[Node, list[Site]] = {}
+    renamed: dict[Value, Value] = {}
+    for node in nodes:
+        inputs = tuple(renamed[value] for value in node.inputs)
+        # Operands only become older nodes, so the place in the order can stay.
+        fresh = node if inputs == node.inputs else _with_inputs(node, inputs, node.serial)
+        first = kept.setdefault(fresh.key, fresh)
+        if first is not fresh and fresh.site is not None and fresh.site != first.site:
+            sites.setdefault(first, []).append(fresh.site)
+        for index in range(len(node.types)):
+            renamed[Value(node, index)] = Value(first, index)
+    for node, others in sites.items():
+        merged = tuple(dict.fromkeys((*node.also, *others)))
+        object.__setattr__(node, "also", merged)  # a remark about the source, no part of its key
+    return tuple(kept.values()), renamed
+
+
+def _with_inputs(node: Node, inputs: tuple[Value, ...], serial: int | None = None) -> Node:
+    place = next(_serial) if serial is None else serial
+    return Node(
+        node.op, inputs, node.attrs, node.types, node.site, node.scope, node.note, node.also, place
+    )
+
+
+def _input_order(
+    declared: tuple[Node, ...], nodes: tuple[Node, ...], found: Mapping[str, Node]
+) -> tuple[Node, ...]:
+    """Put declared inputs first, then the others as they were created."""
+    for node in nodes:
+        if node.op.name == "input" and found[node.attrs["name"]] is not node:
+            other = found[node.attrs["name"]]
+            raise GraphError(
+                f"two inputs are called {node.attrs['name']!r}: {node.type} at {node.site} "
+                f"and {other.type} at {other.site}; give one another name"
+            )
+    first = [found[node.attrs["name"]] for node in declared]
+    return tuple(dict.fromkeys([*first, *found.values()]))
+
+
+def rewrite(
+    graph: Graph,
+    change: Callable[[Node, tuple[Value, ...]], tuple[Value, ...] | None],
+    *,
+    note: str = "",
+) -> Graph:
+    """Return `graph` with every node passed through `change`, in topological order.
+
+    `change(node, inputs)` gets the node with its operands already changed and returns the
+    values that replace its results, or None to keep it. Nodes built inside inherit the line
+    and scope of the node that they replace.
+    """
+    renamed: dict[Value, Value] = {}
+    for node in graph.nodes:
+        inputs = tuple(renamed[value] for value in node.inputs)
+        with inherit(node.site, node.scope, note or node.note):
+            replaced = change(node, inputs)
+            if replaced is None:
+                kept = node if inputs == node.inputs else _with_inputs(node, inputs)
+                replaced = kept.values
+        renamed.update(zip(node.values, replaced, strict=True))
+    return Graph.build(
+        {name: renamed[value] for name, value in graph.outputs.items()},
+        updates={name: renamed[value] for name, value in graph.updates.items()},
+        name=graph.name,
+        values=graph.values,
+        inputs=[renamed[Value(node)].node for node in graph.inputs],
+    )
+
+
+def _name_values(graph: Graph) -> dict[Value, str]:
+    names: dict[Value, str] = {Value(node): node.attrs["name"] for node in graph.inputs}
+    taken = set(names.values())
+    for wanted, value in (*graph.outputs.items(), *graph.updates.items()):
+        if value not in names and wanted not in taken:
+            names[value] = wanted
+            taken.add(wanted)
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        for value in node.values:
+            if value in names:
+                continue
+            stem = node.op.name
+            name = stem
+            while name in taken or name == stem:
+                counts[stem] = counts.get(stem, 0) + 1
+                name = f"{stem}_{counts[stem]}"
+            names[value] = name
+            taken.add(name)
+    return names

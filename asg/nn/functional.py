@@ -1,0 +1,281 @@
+"""Layers and losses without parameters of their own, named as in `torch.nn.functional`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from asg import functions, tracing
+from asg.errors import DTypeError, ShapeError
+from asg.ops.bits import threefry2x32
+from asg.random import random_bits
+from asg.shaping import arange, tri
+from asg.tensor import Tensor, as_tensor
+
+Reduction = Literal["mean", "sum", "none"]
+MASKED = -1e30  # a score that no softmax sees; WGSL has no infinity that can be written
+
+relu = functions.relu
+gelu = functions.gelu
+silu = functions.silu
+sigmoid = functions.sigmoid
+tanh = functions.tanh
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
+    """Return x Wᵀ + b: x [..., in], weight [out, in], bias [out]."""
+    product: Tensor = functions.matmul(x, as_tensor(weight).T)
+    return product if bias is None else product + bias
+
+
+def embedding(index: Any, weight: Any) -> Tensor:
+    """Return rows of `weight` [count, dim] for i32 or u32 indices of any shape."""
+    rows: Tensor = functions.take(weight, index, axis=0)
+    return rows
+
+
+def softmax(x: Any, dim: int = -1) -> Tensor:
+    """Return exp(x) / sum(exp(x)) along `dim`."""
+    return functions.softmax(x, axis=dim)
+
+
+def log_softmax(x: Any, dim: int = -1) -> Tensor:
+    """Return x - log(sum(exp(x))) along `dim`."""
+    return functions.log_softmax(x, axis=dim)
+
+
+def layer_norm(
+    x: Any,
+    normalized_shape: int | Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return (x - mean) / sqrt(var + eps) * weight + bias over the last axes (Ba et al. 2016).
+
+    The variance is that of the whole population, summed over centred values.
+
+    Raises:
+        ShapeError: `x` does not end in `normalized_shape`.
+    """
+    tensor = as_tensor(x)
+    shape = _as_tuple(normalized_shape)
+    if tensor.shape[tensor.ndim - len(shape) :] != shape:
+        raise ShapeError(f"layer_norm: {tensor.type} does not end in {list(shape)}")
+    axes = tuple(range(tensor.ndim - len(shape), tensor.ndim))
+    centred = tensor - functions.mean(tensor, axis=axes, keepdims=True)
+    variance = functions.mean(centred * centred, axis=axes, keepdims=True)
+    normal = centred * functions.rsqrt(variance + eps)
+    scaled = normal if weight is None else normal * weight
+    return scaled if bias is None else scaled + bias
+
+
+def dropout(x: Any, p: float = 0.5, training: bool = True, *, key: Any = None) -> Tensor:
+    """Return `x` with elements zeroed with probability `p` and the others scaled by 1 / (1 - p).
+
+    The mask comes from `key` u32[2], by default the next one of the trace; in evaluation and
+    for p = 0 nothing happens.
+
+    Raises:
+        ValueError: `p` is no probability.
+        AsgError: no key is given outside a trace.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout takes a probability, got {p}")
+    tensor = as_tensor(x)
+    if not training or p == 0.0:
+        return tensor
+    if p == 1.0:
+        return tensor * 0.0
+    keep = dropout_mask(tensor.shape, p, key)
+    return functions.where(keep, tensor * (1.0 / (1.0 - p)), 0.0)
+
+
+def dropout_mask(shape: Sequence[int], p: float, key: Any = None) -> Tensor:
+    """Return bool `shape`, true with probability 1 - p: 32 random bits below a threshold."""
+    sizes = tuple(shape)
+    threshold = min(round((1.0 - p) * 2.0**32), 2**32 - 1)
+    if key is not None:
+        bits = random_bits(key, sizes)
+    else:
+        source, number = tracing.random_stream()
+        counter = functions.reshape(arange(math.prod(sizes), dtype="u32"), sizes)
+        words = threefry2x32(source[0], source[1], np.uint32(number), counter)
+        bits = words[0] ^ words[1]
+    mask: Tensor = bits < np.uint32(threshold)
+    return mask
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Return softmax(Q Kᵀ scale + mask) V: Q [..., L, D], K [..., S, D], V [..., S, E].
+
+    A bool mask [..., L, S] is true where attention is allowed; a float mask is added. A query
+    that may attend to nothing gets zeros. `scale` is 1 / sqrt(D) unless told (Vaswani et al.
+    2017). Dropout falls on the weights; pass 0 in evaluation.
+    """
+    q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
+    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = functions.matmul(q, functions.swapaxes(k, -1, -2)) * factor
+    if is_causal:
+        scores = functions.where(causal_mask(*scores.shape[-2:]), scores, MASKED)
+    allowed: Tensor | None = None
+    if attn_mask is not None:
+        mask = as_tensor(attn_mask)
+        if mask.dtype.is_float:
+            scores = functions.maximum(scores + mask, MASKED)
+            allowed = scores > MASKED / 2
+        else:
+            allowed = mask
+            scores = functions.where(allowed, scores, MASKED)
+            if is_causal:
+                allowed = functions.logical_and(allowed, causal_mask(*scores.shape[-2:]))
+    weights = functions.softmax(scores, axis=-1)
+    if allowed is not None:
+        weights = functions.where(allowed, weights, 0.0)
+    return functions.matmul(dropout(weights, dropout_p), v)
+
+
+def causal_mask(length: int, keys: int) -> Tensor:
+    """Return bool [length, keys], true where a key comes no later than the query."""
+    return tri(length, keys)
+
+
+def cross_entropy(
+    logits: Any,
+    target: Any,
+    *,
+    ignore_index: int | None = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross entropy of logits [C], [N, C] or [N, C, d...] and labels without axis C.
+
+    A label y costs -log softmax(x)[y]; smoothing e mixes it with the mean over all classes,
+    (1 - e) * that - e / C * sum(log softmax(x)), as in PyTorch. Labels equal to `ignore_index`
+    cost nothing and do not count in the mean (None spares the comparison); other labels must
+    lie in 0 … C - 1.
+
+    Raises:
+        ShapeError: labels do not match the logits.
+        DTypeError: labels are no integers.
+    """
+    x, label = as_tensor(logits), as_tensor(target)
+    axis = _class_axis("cross_entropy", x, label)
+    # Shifted by the maximum, nothing overflows and no large numbers cancel.
+    shifted = x - functions.stop_gradient(functions.max(x, axis=axis, keepdims=True))
+    log_sum = functions.log(functions.sum(functions.exp(shifted), axis=axis))
+    loss = log_sum - _pick(shifted, label, axis)
+    if label_smoothing:
+        even = log_sum - functions.mean(shifted, axis=axis)
+        loss = loss * (1.0 - label_smoothing) + even * label_smoothing
+    return _reduce_labelled(loss, label, ignore_index, reduction)
+
+
+def nll_loss(
+    log_probabilities: Any,
+    target: Any,
+    *,
+    ignore_index: int | None = -100,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Return minus the log-probability of each label; shapes are those of `cross_entropy`."""
+    x, label = as_tensor(log_probabilities), as_tensor(target)
+    axis = _class_axis("nll_loss", x, label)
+    return _reduce_labelled(-_pick(x, label, axis), label, ignore_index, reduction)
+
+
+def mse_loss(x: Any, target: Any, *, reduction: Reduction = "mean") -> Tensor:
+    """Return (x - target)²."""
+    difference = _difference("mse_loss", x, target)
+    return _reduce(difference * difference, reduction)
+
+
+def l1_loss(x: Any, target: Any, *, reduction: Reduction = "mean") -> Tensor:
+    """Return |x - target|."""
+    return _reduce(abs(_difference("l1_loss", x, target)), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Any, target: Any, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Return -y log s(x) - (1 - y) log(1 - s(x)) for the sigmoid s and targets y in 0 … 1.
+
+    Computed as max(x, 0) - x y + log(1 + exp(-|x|)), in which nothing overflows.
+    """
+    x, y = as_tensor(logits), as_tensor(target)
+    _same_shape("binary_cross_entropy_with_logits", x, y)
+    loss = functions.maximum(x, 0.0) - x * y + functions.log1p(functions.exp(-abs(x)))
+    return _reduce(loss, reduction)
+
+
+def _as_tuple(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _class_axis(name: str, x: Tensor, label: Tensor) -> int:
+    axis = 0 if x.ndim == 1 else 1
+    expected = (*x.shape[:axis], *x.shape[axis + 1 :])
+    if x.ndim < 1 or label.shape != expected:
+        raise ShapeError(
+            f"{name}: labels of {x.type} must have shape {list(expected)}, got {label.type}; "
+            f"the class axis is {axis}"
+        )
+    if not label.dtype.is_integer:
+        raise DTypeError(f"{name}: labels are integers, got {label.type}")
+    return axis
+
+
+def _pick(x: Tensor, label: Tensor, axis: int) -> Tensor:
+    """Return the element of each row at its label: a compare and a sum fuse where a gather
+    would not."""
+    column = [x.shape[axis] if position == axis else 1 for position in range(x.ndim)]
+    classes = arange(x.shape[axis], dtype=label.dtype).reshape(*column)
+    is_label = classes == functions.expand_dims(label, axis)
+    picked: Tensor = functions.sum(functions.where(is_label, x, 0.0), axis=axis)
+    return picked
+
+
+def _reduce_labelled(
+    loss: Tensor, label: Tensor, ignore_index: int | None, reduction: Reduction
+) -> Tensor:
+    if ignore_index is None or not label.dtype.value.startswith("i"):
+        return _reduce(loss, reduction)
+    counts = label != ignore_index
+    kept = functions.where(counts, loss, 0.0)
+    if reduction == "mean" and kept.ndim:
+        return functions.sum(kept) / functions.sum(counts.cast("f32"))
+    return _reduce(kept, reduction)
+
+
+def _reduce(loss: Tensor, reduction: Reduction) -> Tensor:
+    match reduction:
+        case "none":
+            return loss
+        case "sum":
+            return functions.sum(loss)
+        case "mean":
+            return functions.mean(loss)
+        case _:
+            raise ValueError(f"reduction is 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
+    if x.shape != target.shape:
+        raise ShapeError(f"{name}: {x.type} and target {target.type} differ in shape")
+
+
+def _difference(name: str, x: Any, target: Any) -> Tensor:
+    left, right = as_tensor(x), as_tensor(target)
+    _same_shape(name, left, right)
+    return left - right

@@ -1,0 +1,88 @@
+"""Change of element type, and the end of a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from asg.graph import Attrs
+from asg.op import Array, BadSample, Elementwise, Example, Op, Sample, not_differentiable
+from asg.ops.rules import ANY, expect, pointwise
+from asg.tensor import Tensor, as_tensor
+from asg.types import DType, TensorType, as_dtype
+
+
+def _cast_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    expect(types, 1)
+    return TensorType(types[0].shape, as_dtype(attrs["dtype"]))
+
+
+def _cast_numpy(x: Array, dtype: DType) -> Array:
+    """Floats become integers towards zero, at the nearest end of the range where they do not fit;
+    NaN becomes 0. Between i32 and u32 the bits stay."""
+    if dtype.is_float:
+        return x if x.dtype.kind == "f" else x.astype(np.float64)
+    if dtype.is_integer and x.dtype.kind == "f":
+        limits = np.iinfo(dtype.numpy)
+        whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0))
+        return np.clip(whole, limits.min, limits.max).astype(dtype.numpy)
+    return x.astype(dtype.numpy)
+
+
+cast_ = Op(
+    name="cast",
+    doc="Another element type. Floats to integers: towards zero, clamped to the range, NaN is 0.",
+    kind=Elementwise(
+        {
+            DType.F32: "asg_f32_to_{r}({0})",
+            DType.I32: "{R}({0})",
+            DType.U32: "{R}({0})",
+            DType.BOOL: "{R}({0})",
+        }
+    ),
+    shape=_cast_rule,
+    numpy=_cast_numpy,
+    grad=lambda node, g, x: [g if x.dtype.is_float else None],
+    examples=[
+        Example([[1.7, -1.7, 3e9, float("nan")]], [1, -1, 2**31 - 1, 0], {"dtype": DType.I32}),
+        Example([[1.7, -1.7, 5e9]], [1, 0, 2**32 - 1], {"dtype": DType.U32}),
+        Example([[0.0, -0.5, float("nan")]], [False, True, True], {"dtype": DType.BOOL}),
+        Example([[3, -4]], [3.0, -4.0], {"dtype": DType.F32}, dtypes=["i32"]),
+        Example([[-1]], [2**32 - 1], {"dtype": DType.U32}, dtypes=["i32"]),
+        Example([[True, False]], [1.0, 0.0], {"dtype": DType.F32}, dtypes=["bool"]),
+    ],
+    samples=[
+        Sample(["f32[4, 3]"], {"dtype": DType.I32}, low=-9, high=9),
+        Sample(["f32[4, 3]"], {"dtype": DType.F32}),
+        Sample(["i32[5]"], {"dtype": DType.BOOL}),
+        Sample(["u32[5]"], {"dtype": DType.F32}, low=0, high=2**32 - 1),
+        Sample(["bool[2, 3]"], {"dtype": DType.U32}),
+    ],
+    errors=[BadSample(["f32[2]"], match="cast: dtype float64 is not", attrs={"dtype": "float64"})],
+)
+
+
+def cast(x: Any, dtype: object) -> Tensor:
+    """Return `x` with another element type; `x` itself where it has it already."""
+    tensor = as_tensor(x)
+    target = as_dtype(dtype)
+    if tensor.dtype is target:
+        return tensor
+    result: Tensor = cast_(tensor, dtype=target)
+    return result
+
+
+stop_gradient = Op(
+    name="stop_gradient",
+    doc="The operand itself, taken as a constant by differentiation.",
+    kind=Elementwise("{0}", cost=0),
+    shape=pointwise(1, ANY),
+    numpy=lambda x: x,
+    grad=not_differentiable("it ends the gradient, that is its purpose"),
+    examples=[Example([[1.0, 2.0]], [1.0, 2.0])],
+    samples=[Sample(["f32[4, 3]"], gradient=False), Sample(["bool[2]"])],
+    errors=[BadSample(["f32[2]", "f32[2]"], match="stop_gradient: takes 1 operand, got 2")],
+)
+
+OPS = (cast_, stop_gradient)

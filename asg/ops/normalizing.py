@@ -1,0 +1,125 @@
+"""Softmax and its logarithm: kept whole until gradients are taken.
+
+Both gradients need the result only, so that nothing else is kept for the backward pass and
+forward and backward become one row kernel each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from asg.errors import ShapeError
+from asg.graph import Attrs
+from asg.op import Array, BadSample, Composite, Example, Op, Sample
+from asg.ops.arithmetic import div, mul, sub
+from asg.ops.elementwise import exp, log
+from asg.ops.movement import broadcast, reshape
+from asg.ops.reduction import reduce_max, reduce_sum
+from asg.ops.rules import FLOAT, accept, check_axis, expect
+from asg.tensor import Tensor
+from asg.types import TensorType
+
+
+def _rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    expect(types, 1)
+    accept(types[0], FLOAT)
+    if check_axis(attrs["axis"], types[0].shape) != attrs["axis"]:
+        raise ShapeError(f"an axis is given from 0, got {attrs['axis']}")
+    return types[0]
+
+
+def _kept(reduce: Op, x: Tensor, axis: int) -> Tensor:
+    """Reduce along `axis` and repeat the result along it."""
+    ones = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    result: Tensor = broadcast(reshape(reduce(x, axes=(axis,)), shape=ones), shape=x.shape)
+    return result
+
+
+def _shifted(x: Tensor, axis: int) -> Tensor:
+    """Subtract the largest element, so that exp can't overflow."""
+    result: Tensor = x if x.shape[axis] == 0 else sub(x, _kept(reduce_max, x, axis))
+    return result
+
+
+def _softmax(attrs: Attrs, x: Tensor) -> Tensor:
+    powers = exp(_shifted(x, attrs["axis"]))
+    result: Tensor = div(powers, _kept(reduce_sum, powers, attrs["axis"]))
+    return result
+
+
+def _softmax_numpy(x: Array, axis: int) -> Any:
+    if x.shape[axis] == 0:
+        return x
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def _softmax_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor | None]:
+    """dx = y * (g - sum(g * y))."""
+    return [mul(node, sub(g, _kept(reduce_sum, mul(g, node), node.attrs["axis"])))]
+
+
+softmax = Op(
+    name="softmax",
+    doc="`exp(x) / sum(exp(x))` along `axis`; the largest element is subtracted first.",
+    kind=Composite(_softmax),
+    shape=_rule,
+    numpy=_softmax_numpy,
+    grad=_softmax_grad,
+    examples=[Example([[0.0, 0.0]], [0.5, 0.5], {"axis": 0})],
+    samples=[
+        Sample(["f32[3, 5]"], {"axis": 1}),
+        Sample(["f32[4, 3, 2]"], {"axis": 1}, low=-30, high=30),
+        Sample(["f32[7]"], {"axis": 0}),
+        Sample(["f32[2, 0]"], {"axis": 1}),
+        Sample(["f32[1, 1]"], {"axis": 0}),
+    ],
+    errors=[
+        BadSample(["i32[3]"], "softmax", {"axis": 0}),
+        BadSample(["f32[3]"], "softmax: axis 1 is out of range", {"axis": 1}),
+    ],
+)
+
+
+def _log_softmax(attrs: Attrs, x: Tensor) -> Tensor:
+    shifted = _shifted(x, attrs["axis"])
+    total = reduce_sum(exp(shifted), axes=(attrs["axis"],))
+    ones = (*x.shape[: attrs["axis"]], 1, *x.shape[attrs["axis"] + 1 :])
+    result: Tensor = sub(shifted, broadcast(reshape(log(total), shape=ones), shape=x.shape))
+    return result
+
+
+def _log_softmax_numpy(x: Array, axis: int) -> Any:
+    if x.shape[axis] == 0:
+        return x
+    shifted = x - x.max(axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+
+
+def _log_softmax_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor | None]:
+    """dx = g - exp(y) * sum(g)."""
+    return [sub(g, mul(exp(node), _kept(reduce_sum, g, node.attrs["axis"])))]
+
+
+log_softmax = Op(
+    name="log_softmax",
+    doc="`x - log(sum(exp(x)))` along `axis`; exact where softmax itself would underflow.",
+    kind=Composite(_log_softmax),
+    shape=_rule,
+    numpy=_log_softmax_numpy,
+    grad=_log_softmax_grad,
+    examples=[Example([[0.0, 0.0]], [-0.6931472, -0.6931472], {"axis": 0})],
+    samples=[
+        Sample(["f32[3, 5]"], {"axis": 1}),
+        Sample(["f32[4, 3, 2]"], {"axis": 1}, low=-30, high=30),
+        Sample(["f32[2, 0]"], {"axis": 1}),
+    ],
+    errors=[
+        BadSample(["i32[3]"], "log_softmax", {"axis": 0}),
+        BadSample(["f32[3]"], "log_softmax: axis 1 is out of range", {"axis": 1}),
+    ],
+)
+
+OPS = (softmax, log_softmax)

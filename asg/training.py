@@ -1,0 +1,132 @@
+"""A whole training step as one graph: forward, backward, clipping, update of parameters.
+
+Roof: uses the differentiation pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from asg import tracing
+from asg.errors import GraphError
+from asg.graph import Graph, Value
+from asg.nn.module import Module
+from asg.optim.groups import Named
+from asg.optim.optimizer import Optimizer, Update
+from asg.passes.autodiff import value_and_grad
+from asg.tensor import Tensor
+from asg.types import TensorType
+
+LossFunction = Callable[[Any, Mapping[str, Tensor]], Any]
+LOSS = "loss"
+
+
+def training_step(
+    model: Module | Graph,
+    loss: LossFunction | str,
+    optimizer: Optimizer,
+    *,
+    wrt: Sequence[str] | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    **specs: object,
+) -> Graph:
+    """Return the graph of one training step; its state is parameters, moments and random key.
+
+    With a module, `loss(model, batch)` builds the loss f32[] from a dict of the inputs that
+    `specs` describe (types, texts or arrays), while the model is in training mode; it may
+    return a dict with further outputs beside `loss`. With a graph, `loss` names an output of
+    it. Outputs are these, and, where the optimizer computes them, `grad_norm` and `lr`.
+
+    Args:
+        wrt: names of the parameters to train; by default all floats that require a gradient.
+        seed: what the random key starts from; by default that of `nn.manual_seed`.
+
+    Raises:
+        GraphError: there is no such loss, or the optimizer's groups do not fit.
+        GradientError: the loss is no scalar, or something on the way has no gradient.
+    """
+    if isinstance(model, Graph):
+        if not isinstance(loss, str):
+            raise GraphError("with a graph, the loss is the name of an output")
+        if specs:
+            raise GraphError(f"a graph has its inputs already; not needed: {', '.join(specs)}")
+        return _step(model, loss, optimizer, wrt, {}, name or model.name)
+    if isinstance(loss, str):
+        raise GraphError("with a model, the loss is a function of the model and a batch")
+    forward = trace_loss(model, loss, specs, seed=seed, name=name or "training_step")
+    named = {id(item): path for path, item in model.named_parameters()}
+    trained = [path for path, item in model.named_parameters() if item.requires_grad]
+    wanted = trained if wrt is None else wrt
+    known = forward.input_names("parameter")
+    chosen = [path for path in wanted if path in known] if wrt is None else list(wanted)
+    return _step(forward, LOSS, optimizer, chosen, named, forward.name)
+
+
+def trace_loss(
+    model: Module,
+    loss: LossFunction,
+    specs: Mapping[str, object],
+    *,
+    training: bool = True,
+    seed: int | None = None,
+    name: str = "loss",
+) -> Graph:
+    """Return the graph of `loss(model, batch)`, with the model in training mode or not.
+
+    Raises:
+        GraphError: the result is neither a tensor nor a dict of tensors with `loss` among them.
+    """
+    types: dict[str, TensorType] = {key: tracing.as_spec(value) for key, value in specs.items()}
+    modes = [(module, module.training) for module in model.modules()]
+
+    def run(batch: Mapping[str, Tensor]) -> Any:
+        result = loss(model, batch)
+        if isinstance(result, Tensor):
+            return {LOSS: result}
+        if not isinstance(result, Mapping) or LOSS not in result:
+            raise GraphError(
+                "the loss function returns a tensor, or a dict of tensors with 'loss' among "
+                f"them, not {type(result).__name__}"
+            )
+        return {LOSS: result[LOSS], **result}
+
+    model.train(training)
+    try:
+        return tracing.trace_call(run, types, root=model, name=name, seed=seed)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _step(
+    forward: Graph,
+    loss: str,
+    optimizer: Optimizer,
+    wrt: Sequence[str] | None,
+    named: Named,
+    name: str,
+) -> Graph:
+    joint = value_and_grad(forward, of=loss, wrt=wrt)
+    trained = [key.removesuffix(".grad") for key in joint.outputs if key not in forward.outputs]
+    params = {key: Tensor(Value(joint.input(key))) for key in trained}
+    grads = {key: Tensor(joint.outputs[f"{key}.grad"]) for key in trained}
+    update = optimizer.apply(params, grads, named)
+    outputs = {key: Tensor(value) for key, value in forward.outputs.items()}
+    for key in (key for key in update.metrics if key in outputs):
+        raise GraphError(f"the loss function returns {key!r}, which the optimizer reports")
+    updates = {key: Tensor(value) for key, value in joint.updates.items()}
+    _check_disjoint(updates, update)
+    built = tracing.graph(
+        outputs | dict(update.metrics),
+        updates | dict(update.updates),
+        name=name,
+        inputs=[Tensor(Value(node)) for node in joint.inputs],
+    )
+    return built.with_values({**built.values, **joint.values})
+
+
+def _check_disjoint(updates: Mapping[str, Tensor], update: Update) -> None:
+    for key in (key for key in update.updates if key in updates):
+        raise GraphError(f"{key!r} is updated by the graph already; leave it out of wrt")

@@ -1,0 +1,142 @@
+"""From fusion plans to an artefact: storage assigned, kernels written, twins made one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from asg.artefact import Argument, Artefact, Dispatch, Entry, Kernel, Step, Variant
+from asg.codegen.context import BoundValues, KernelContext, Target, bytes_moved, flops, sites
+from asg.codegen.contract_kernel import contract_variants
+from asg.codegen.map_kernel import map_variants
+from asg.codegen.report import entry_report, total_report
+from asg.codegen.row_kernel import row_variants
+from asg.codegen.scatter_kernel import scatter_variants
+from asg.graph import Graph
+from asg.passes.assign import AssignStorage
+from asg.passes.kernels import FusionPlan
+from asg.passes.plan_memory import PlanMemory
+from asg.passes.storage import BoundRange, EntryStorage, KernelStep
+
+_WRITERS = {
+    "map": map_variants,
+    "row": row_variants,
+    "reduce": row_variants,
+    "contract": contract_variants,
+    "scatter": scatter_variants,
+}
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Turn the fusion plans of a program's entries into one artefact for `target`.
+
+    With `reuse_memory` off every value keeps a place of its own, so that all of them can be
+    compared after a run. Same plans, same target: same bytes.
+    """
+
+    target: Target
+    reuse_memory: bool = True
+
+    def __call__(self, name: str, plans: Mapping[str, FusionPlan]) -> Artefact:
+        storage = AssignStorage(PlanMemory(reuse=self.reuse_memory))(plans)
+        library = _Library(self.target)
+        entries = {key: library.entry(storage.entries[key], plans[key].graph) for key in plans}
+        reports = {
+            key: entry_report(storage.entries[key], library.kinds(entries[key])) for key in plans
+        }
+        return Artefact(
+            name=name,
+            buffers=storage.buffers,
+            persistent=storage.persistent,
+            roles=dict(storage.roles),
+            kernels=dict(library.kernels),
+            entries=entries,
+            values=dict(storage.contents),
+            sources={key: str(plan.graph) for key, plan in plans.items()},
+            report=total_report(reports, library.kernels, storage.report),
+        )
+
+
+@dataclass
+class _Library:
+    """Kernels written so far. Two that differ in names only are one."""
+
+    target: Target
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    _by_text: dict[object, str] = field(default_factory=dict)
+
+    def entry(self, storage: EntryStorage, graph: Graph) -> Entry:
+        steps: list[Step] = []
+        for step in storage.steps:
+            if isinstance(step, KernelStep):
+                kernel = self._kernel(step, storage)
+                ranges = tuple(bound.range for bound in step.bindings)
+                steps.append(Dispatch(kernel, ranges, step.reads, step.writes))
+            else:
+                steps.append(step)
+        return Entry(
+            name=storage.name,
+            inputs=storage.inputs,
+            outputs=storage.outputs,
+            updates=dict(storage.updates),
+            steps=tuple(steps),
+            values=dict(storage.values),
+        )
+
+    def kinds(self, entry: Entry) -> list[str]:
+        """Return the kernel class of every dispatch."""
+        return [
+            self.kernels[step.kernel].kind for step in entry.steps if isinstance(step, Dispatch)
+        ]
+
+    def _kernel(self, step: KernelStep, storage: EntryStorage) -> str:
+        fused = step.kernel
+        graph = storage.plan.graph
+        bound = tuple(_bound(each) for each in step.bindings)
+        context = KernelContext(graph, fused, bound, self.target)
+        variants = _WRITERS[fused.kind](context)
+        accesses = tuple(each.access for each in step.bindings)
+        key = (accesses, tuple(_shape_of_text(variant) for variant in variants))
+        nodes = tuple(graph.names[value] for node in fused.nodes for value in node.values)
+        lines = tuple(sites(fused.nodes))
+        if key in self._by_text:
+            name = self._by_text[key]
+            twin = self.kernels[name]
+            self.kernels[name] = replace(
+                twin,
+                nodes=(*twin.nodes, *nodes),
+                sites=tuple(dict.fromkeys((*twin.sites, *lines))),
+            )
+            return name
+        name = fused.name if fused.name not in self.kernels else f"{storage.name}_{fused.name}"
+        names = [binding.name for binding in context.bindings()[0]]
+        self._by_text[key] = name
+        self.kernels[name] = Kernel(
+            name=name,
+            kind=fused.kind,
+            arguments=tuple(
+                Argument(name, access) for name, access in zip(names, accesses, strict=True)
+            ),
+            variants=variants,
+            nodes=nodes,
+            sites=lines,
+            flops=flops(fused),
+            bytes_moved=bytes_moved(fused),
+        )
+        return name
+
+
+def _bound(bound: BoundRange) -> BoundValues:
+    return BoundValues(tuple(bound.elements.items()), bound.access == "read_write")
+
+
+def _shape_of_text(variant: Variant) -> tuple[object, ...]:
+    """Return a variant's text without comments and with names numbered as they appear."""
+    numbers: dict[str, str] = {}
+    text = re.sub(r"//[^\n]*", "", variant.wgsl)
+    text = re.sub(
+        r"\b[tv]_\w+", lambda match: numbers.setdefault(match[0], f"n{len(numbers)}"), text
+    )
+    return text, variant.workgroups, variant.features, variant.subgroup_size

@@ -1,0 +1,181 @@
+"""What every kernel class shares when it is written: bindings, header, grid, the two passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from asg.artefact import Variant
+from asg.codegen.emit import Binding, Emitter, Place
+from asg.codegen.render import helper_texts, render
+from asg.codegen.text import identifier
+from asg.graph import Graph, Node, Value
+from asg.index import Index, Var, flatten, unflatten
+from asg.op import Elementwise
+from asg.passes.cost import node_flops
+from asg.passes.kernels import FusedKernel
+from asg.types import Shape
+
+MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
+
+
+@dataclass(frozen=True)
+class BoundValues:
+    """One binding: the values inside it with their element offsets, and whether it is written."""
+
+    values: tuple[tuple[Value, int], ...]
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """What kernels are written for: the schedule family, and what the device offers.
+
+    `family` is `cpu` (register tiles, no workgroup memory, no barriers) or `gpu` (staged in
+    workgroup memory). `subgroup_size` is exact, 0 where subgroups are not to be used.
+    """
+
+    family: str = "cpu"
+    subgroup_size: int = 0
+
+
+@dataclass(frozen=True)
+class KernelContext:
+    """A kernel to write: what it computes, how values are bound, for which target."""
+
+    graph: Graph
+    kernel: FusedKernel
+    bound: tuple[BoundValues, ...]
+    target: Target
+
+    @property
+    def names(self) -> Mapping[Value, str]:
+        return self.graph.names
+
+    def bindings(self) -> tuple[list[Binding], dict[Value, Place]]:
+        """Return fresh bindings and where each value lies in them."""
+        bindings: list[Binding] = []
+        places: dict[Value, Place] = {}
+        taken: dict[str, int] = {}
+        for group in self.bound:
+            stem = identifier(self.names[group.values[0][0]], "t_")
+            count = taken.get(stem, 0)
+            taken[stem] = count + 1
+            name = stem if count == 0 else f"{stem}_{count}b"
+            binding = Binding(name, group.values[0][0].type.dtype, group.writable)
+            bindings.append(binding)
+            for value, offset in group.values:
+                places[value] = Place(binding, offset)
+        return bindings, places
+
+
+def write(
+    context: KernelContext,
+    template: str,
+    body: Callable[[Emitter], Mapping[str, object]],
+    lane: Var | None,
+    grid: tuple[int, int, int],
+    *,
+    schedule: str,
+    features: Sequence[str] = (),
+    subgroup_size: int = 0,
+) -> Variant:
+    """Render a kernel: `body` writes statements and returns the template's other holes.
+
+    It runs twice. The first time tells which bindings are read four elements at a time and so
+    become arrays of vec4.
+    """
+    bindings, places = context.bindings()
+    loads = {value: places[value] for value in context.kernel.reads}
+    stores = {value: places[value] for value in context.kernel.outputs}
+    body(Emitter(loads, stores, context.names, lane))
+    aligned = {
+        place.binding.name: all(
+            other.offset % 4 == 0 for other in places.values() if other.binding is place.binding
+        )
+        for place in places.values()
+    }
+    for binding in bindings:
+        binding.is_vector = binding.vector_uses > 0 and aligned[binding.name]
+    emitter = Emitter(loads, stores, context.names, lane)
+    holes = body(emitter)
+    text = render(
+        template,
+        header=header(context, schedule),
+        bindings=[
+            {
+                "name": binding.name,
+                "element": binding.element,
+                "access": "read_write" if binding.writable else "read",
+            }
+            for binding in bindings
+        ],
+        **holes,
+        helpers=helper_texts(list(emitter.helpers)),
+    )
+    return Variant(text, grid, tuple(features), subgroup_size, {}, schedule)
+
+
+def output_coordinates(
+    value: Value, anchor_shape: Shape, coordinates: tuple[Index, ...]
+) -> tuple[Index, ...]:
+    """Return where in `value` the element lies that an anchor's element becomes."""
+    if value.type.shape == anchor_shape:
+        return coordinates
+    return unflatten(flatten(coordinates, anchor_shape), value.type.shape)
+
+
+def header(context: KernelContext, schedule: str) -> str:
+    """Return the comment above a kernel: what it computes, for which lines, at what cost."""
+    kernel, names = context.kernel, context.names
+    lines = [f"// {kernel.name}: {summary(context)}"]
+    for site in sites(kernel.nodes):
+        lines.append(f"//   {site}")
+    types = [f"{names[value]}: {value.type}" for value in (*kernel.reads, *kernel.outputs)]
+    lines.append(f"// {'   '.join(types)}")
+    lines.append(f"// {schedule}; {bytes_moved(kernel):,} bytes, {flops(kernel):,} flops")
+    return "\n".join(lines)
+
+
+def summary(context: KernelContext) -> str:
+    """Return the kernel's outputs as a short formula over what it reads."""
+    kernel, names = context.kernel, context.names
+    outputs = ", ".join(names[value] for value in kernel.outputs)
+    reads = ", ".join(names[value] for value in kernel.reads)
+    ops = " → ".join(dict.fromkeys(n.op.name for n in kernel.nodes if _is_work(n)))
+    return f"{outputs} = {ops or 'copy'}({reads})"
+
+
+def _is_work(node: Node) -> bool:
+    return isinstance(node.op.kind, Elementwise) or bool(node.inputs)
+
+
+def sites(nodes: Sequence[Node]) -> list[str]:
+    """Return the distinct source lines of nodes, with scope and note, in order."""
+    found: dict[str, None] = {}
+    for node in nodes:
+        if node.site is None:
+            continue
+        scope = f" ({node.scope})" if node.scope else ""
+        note = f" [{node.note}]" if node.note else ""
+        found[f"{node.site}{scope}{note}: {node.site.source}"] = None
+    return list(found)
+
+
+def bytes_moved(kernel: FusedKernel) -> int:
+    """Return the bytes of all operands and results, each once."""
+    return sum(value.type.nbytes for value in (*kernel.reads, *kernel.outputs))
+
+
+def flops(kernel: FusedKernel) -> int:
+    """Return arithmetic operations, each node counted once per element."""
+    return sum(node_flops(node) for node in kernel.nodes)
+
+
+def grid_for(groups: int) -> tuple[int, int, int]:
+    """Spread `groups` workgroups over x and y within WebGPU's limit per dimension."""
+    if groups <= MAX_GROUPS:
+        return max(groups, 1), 1, 1
+    rows = math.ceil(groups / MAX_GROUPS)
+    return math.ceil(groups / rows), rows, 1

@@ -1,0 +1,238 @@
+"""Contract kernels: a batched matrix product with fused operand prologues and result epilogues.
+
+Every family multiplies the same way: a tile of the result stays in registers (`sum_i_j`, one vec4
+per row `i` and column quad `j`) while a loop walks the inner axis four steps at a time. A step
+multiplies a row's four values by a mat4x4 of the column quad. What differs is where a step's
+values come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from asg.artefact import Variant
+from asg.codegen.context import KernelContext, grid_for, output_coordinates, write
+from asg.codegen.contract_loop import SUBGROUP, Loop
+from asg.codegen.contract_operands import (
+    LANE,
+    LANE_INDEX,
+    Side,
+    bind,
+    quads_in,
+    with_dense_quads,
+)
+from asg.codegen.emit import Coordinates, Emitter
+from asg.codegen.text import LANES, Operand
+from asg.graph import Node, Value
+from asg.index import Index, flatten, unflatten, variable
+from asg.passes.schedule_contract import ContractProblem, ContractSchedule, choose
+from asg.types import DType
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tile begins: coordinates in the batch, its first row and first column quad."""
+
+    batch: Coordinates
+    row: Index
+    quad: Index
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A contraction with a schedule applied; rows and columns as the schedule sees them."""
+
+    context: KernelContext
+    schedule: ContractSchedule
+    problem: ContractProblem
+    rows: Side
+    columns: Side
+
+    @property
+    def anchor(self) -> Node:
+        return self.context.kernel.anchors[0]
+
+    def tiles(self, columns: int) -> int:
+        """Return how many tiles of the schedule's rows and of `columns` cover all products."""
+        across = -(-self.problem.columns // columns)
+        return self.problem.batch * -(-self.problem.rows // self.schedule.rows) * across
+
+    def place(self, emitter: Emitter, columns: int) -> Place:
+        """Write which tile `tile` means; tiles under each other follow each other."""
+        down = -(-self.problem.rows // self.schedule.rows)
+        across = -(-self.problem.columns // columns)
+        tile = variable("tile", self.problem.batch * down * across)
+        if self.schedule.family == "register":
+            column = bind(emitter, "tile_column", tile % across)
+            row = bind(emitter, "tile_row", tile // across % down)
+        else:
+            row = bind(emitter, "tile_row", tile % down)
+            column = bind(emitter, "tile_column", tile // down % across)
+        batch = bind(emitter, "batch", tile // (across * down))
+        quad = column * (columns // LANES)
+        return Place(self.batch_at(batch), row * self.schedule.rows, quad)
+
+    def batch_at(self, batch: Index) -> Coordinates:
+        """Return the coordinates of a position among the products."""
+        return unflatten(batch, self.anchor.type.shape[:-2])
+
+    def result_at(self, batch: Coordinates, row: Index, column: Index) -> Coordinates:
+        """Return coordinates in the contraction's result."""
+        pair = (column, row) if self.schedule.is_transposed else (row, column)
+        return (*batch, *pair)
+
+
+def contract_variants(
+    context: KernelContext, schedule: ContractSchedule | None = None
+) -> tuple[Variant, ...]:
+    """Return the kernel's variants, best first; `schedule` forces one."""
+    anchor = context.kernel.anchors[0]
+    *batch, rows, columns = anchor.type.shape
+    inner = anchor.inputs[0].type.shape[-1]
+    problem = ContractProblem(math.prod(batch), rows, columns, inner)
+    target = context.target
+    schedules = (schedule,) if schedule else choose(problem, target.family, target.subgroup_size)
+    return tuple(_variant(_tiling(context, problem, each)) for each in schedules)
+
+
+def _variant(tiling: Tiling) -> Variant:
+    match tiling.schedule.family:
+        case "register":
+            return _register(tiling)
+        case "shuffle":
+            return _shuffle(tiling)
+        case _:
+            raise NotImplementedError
+
+
+def _tiling(
+    context: KernelContext, problem: ContractProblem, schedule: ContractSchedule
+) -> Tiling:
+    left, right = context.kernel.anchors[0].inputs
+    rows = Side(left, False, problem.rows, problem.inner)
+    columns = Side(right, True, problem.columns, problem.inner)
+    if schedule.is_transposed:
+        rows, columns, problem = columns, rows, problem.transposed
+    tiling = Tiling(context, schedule, problem, rows, columns)
+    batch = tiling.batch_at(variable("batch", problem.batch))
+    # A row quad that is moved back would hold other rows than the sums it is added to.
+    has_row_quads = problem.rows % LANES == 0 and schedule.rows % LANES == 0
+    may_follow_outer = has_row_quads and problem.inner >= schedule.inner_steps
+    rows = with_dense_quads(context, rows, batch, may_follow_outer=may_follow_outer)
+    if schedule.inner_steps == 1:
+        columns = replace(columns, along_inner=False)
+    else:
+        columns = with_dense_quads(context, columns, batch, may_follow_outer=True)
+    return replace(tiling, rows=rows, columns=columns)
+
+
+def _register(tiling: Tiling) -> Variant:
+    """Write the family `register`: each invocation owns a tile and shares nothing."""
+    schedule = tiling.schedule
+    count = tiling.tiles(schedule.columns)
+    grid = grid_for(-(-count // schedule.workgroup))
+
+    def body(emitter: Emitter) -> Mapping[str, object]:
+        place = tiling.place(emitter, schedule.columns)
+        loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, schedule.inner_steps)
+        quads = [place.quad + j for j in range(schedule.columns // LANES)]
+        if schedule.inner_steps == 1:
+            rows = loop.row_numbers(place.row, schedule.rows)
+            columns = loop.column_vectors(quads)
+        else:
+            rows = loop.row_vectors(place.row, schedule.rows)
+            columns = loop.column_matrices(quads)
+        return {
+            "setup": emitter.take(),
+            **loop.holes(rows, columns),
+            **epilogue(emitter, tiling, place, stride=1),
+            "count": count,
+            "groups_x": grid[0],
+            "workgroup": schedule.workgroup,
+        }
+
+    template = "contract_register.wgsl.j2"
+    return write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
+
+
+def _shuffle(tiling: Tiling) -> Variant:
+    """Write the family `shuffle`: a subgroup owns a tile; rows are read once and passed round."""
+    schedule = tiling.schedule
+    count = tiling.tiles(schedule.columns * SUBGROUP)
+    grid = grid_for(count)
+
+    def body(emitter: Emitter) -> Mapping[str, object]:
+        place = tiling.place(emitter, schedule.columns * SUBGROUP)
+        lane = variable("lane", SUBGROUP)
+        place = replace(place, quad=place.quad + lane)
+        loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, LANES)
+        quads = [place.quad + SUBGROUP * j for j in range(schedule.columns // LANES)]
+        rows = loop.shuffled_rows(place.row, schedule.rows, lane)
+        columns = loop.column_matrices(quads)
+        return {
+            "setup": emitter.take(),
+            **loop.holes(rows, columns),
+            **epilogue(emitter, tiling, place, stride=SUBGROUP),
+            "count": count,
+            "groups_x": grid[0],
+            "has_spare_groups": grid[1] > 1,
+        }
+
+    return write(
+        tiling.context,
+        "contract_shuffle.wgsl.j2",
+        body,
+        LANE,
+        grid,
+        schedule=str(schedule),
+        features=("subgroups",),
+        subgroup_size=SUBGROUP,
+    )
+
+
+def epilogue(
+    emitter: Emitter, tiling: Tiling, place: Place, stride: int
+) -> Mapping[str, object]:
+    """Write what happens to one quad of the tile, or to one element where quads don't fit.
+
+    The text stands once, in a loop: unrolled, a long epilogue takes drivers seconds to compile.
+    """
+    schedule, problem = tiling.schedule, tiling.problem
+    inner = emitter.fork()
+    is_quad = problem.columns % LANES == 0
+    row = variable("row", problem.rows)
+    column = variable("column", problem.columns)
+    if is_quad:
+        column = variable("quad", problem.columns // LANES) * LANES + LANE_INDEX
+    coordinates = tiling.result_at(place.batch, row, column)
+    anchor = Value(tiling.anchor)
+    inner.bound[anchor] = Operand("value", LANES if is_quad else 1, DType.F32)
+    outputs = [
+        (output, output_coordinates(output, anchor.type.shape, coordinates))
+        for output in tiling.context.kernel.outputs
+    ]
+    operands = [inner.value(output, where) for output, where in outputs]
+    for (output, where), operand in zip(outputs, operands, strict=True):
+        # All loads come first: an output may overwrite what another one reads.
+        inner.store(output, flatten(where, output.type.shape), operand)
+    tile_quads = schedule.columns // LANES
+    tile_size = schedule.rows * tile_quads * (1 if is_quad else LANES)
+    i = variable("i", tile_size)
+    position = i if is_quad else i // LANES
+    row_index = place.row + position // tile_quads
+    quad_index = place.quad + position % tile_quads * stride
+    return {
+        "row": emitter.index(row_index),
+        "quad": emitter.index(quad_index),
+        "tile_size": tile_size,
+        "row_count": problem.rows,
+        "column_count": problem.columns,
+        "quad_count": quads_in(problem.columns),
+        "last_start": max(problem.columns - LANES, 0),
+        "has_row_guard": row_index.high >= problem.rows,
+        "has_quad_guard": quad_index.high >= quads_in(problem.columns),
+        "is_quad": is_quad,
+        "epilogue": inner.take(),
+    }

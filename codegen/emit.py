@@ -1,0 +1,466 @@
+"""Writes the WGSL statements that compute graph values at given coordinates.
+
+An `Emitter` pulls: asked for a value at some coordinates, it follows elementwise ops and views
+back to loads from bindings and to values that the kernel already holds (`bound`), and appends one
+`let` per fused op. Coordinates are index expressions; views only change them. Where coordinates
+run over a lane variable (0 … 3), values become vec4: loads of four neighbours are one vec4 load,
+what does not vary stays scalar, and what can't be vectorised is computed lane by lane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import numpy as np
+
+from asg.codegen.text import (
+    LANES,
+    SCALAR,
+    STORED,
+    VECTOR,
+    Operand,
+    atom_name,
+    helper_calls,
+    identifier,
+    literal,
+    stored_type,
+)
+from asg.errors import InternalError
+from asg.graph import Literal, Node, Value
+from asg.index import ZERO, Index, Var, constant, flatten, opaque, render
+from asg.op import (
+    ArgReduction,
+    Composite,
+    Contraction,
+    Elementwise,
+    Gather,
+    Join,
+    Reduction,
+    Scatter,
+    Source,
+    View,
+)
+from asg.passes.pull import join_coordinates
+from asg.types import DType
+
+Coordinates = tuple[Index, ...]
+
+
+@dataclass
+class Binding:
+    """A storage binding as the text sees it. `is_vector` is decided by how it is accessed."""
+
+    name: str
+    dtype: DType
+    writable: bool = False
+    is_vector: bool = False
+    vector_uses: int = 0
+    scalar_uses: int = 0
+
+    @property
+    def element(self) -> str:
+        """Element type of the WGSL array."""
+        stored = STORED[self.dtype]
+        return f"vec4<{stored}>" if self.is_vector else stored
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is bound: a binding and the value's element offset inside it."""
+
+    binding: Binding
+    offset: int = 0
+
+
+@dataclass
+class Emitter:
+    """Statements under construction.
+
+    Attributes:
+        places: values to load, and where.
+        targets: values to store, and where.
+        bound: values that the kernel holds in variables, whatever the coordinates.
+        names: readable names of values.
+        lane: the variable that runs over a vec4's lanes, if the kernel has one.
+    """
+
+    places: Mapping[Value, Place]
+    targets: Mapping[Value, Place]
+    names: Mapping[Value, str]
+    lane: Var | None = None
+    bound: dict[Value, Operand] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    helpers: dict[str, None] = field(default_factory=dict)
+    _memo: dict[tuple[Value, Coordinates], Operand] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _rows: dict[tuple[str, int], Operand] = field(default_factory=dict)
+
+    def fork(self) -> Emitter:
+        """Return an emitter for a nested block: it sees what is computed so far, keeps its own."""
+        return Emitter(
+            self.places,
+            self.targets,
+            self.names,
+            self.lane,
+            dict(self.bound),
+            [],
+            self.helpers,
+            dict(self._memo),
+            self._counts,
+            dict(self._rows),
+        )
+
+    def take(self) -> list[str]:
+        """Return the statements written so far and start anew."""
+        lines, self.lines = self.lines, []
+        return lines
+
+    def value(self, value: Value, coordinates: Coordinates) -> Operand:
+        """Return an operand that holds `value` at `coordinates`, writing what it needs."""
+        pending = [(value, coordinates)]
+        while pending:
+            wanted = pending[-1]
+            if self._known(wanted) is not None:
+                pending.pop()
+                continue
+            missing = [need for need in self._needs(*wanted) if self._known(need) is None]
+            if missing:
+                pending.extend(missing)
+                continue
+            self._memo[wanted] = self._compute(*wanted)
+            pending.pop()
+        result = self._known((value, coordinates))
+        assert result is not None
+        return result
+
+    def widen(self, operand: Operand, width: int) -> str:
+        """Return the operand's text with `width` lanes."""
+        if operand.width == width or width == 1:
+            return operand.text
+        return f"{VECTOR[operand.dtype]}({operand.text})"
+
+    def index(self, index: Index) -> str:
+        """Return an index expression as u32 text."""
+        return render(index, atom_name, "u")
+
+    def let(self, stem: str, text: str) -> str:
+        """Write `let` and return the new variable's name."""
+        name = self.fresh(stem)
+        self.lines.append(f"let {name} = {text};")
+        return name
+
+    def fresh(self, stem: str) -> str:
+        """Return an unused variable name made of `stem`."""
+        clean = identifier(stem, "v_")
+        count = self._counts.get(clean, 0)
+        self._counts[clean] = count + 1
+        return clean if count == 0 else f"{clean}_{count}"
+
+    def call(self, name: str, width: int) -> str:
+        """Return the name of a helper for `width` lanes and remember that it is needed."""
+        full = name if width == 1 else f"{name}_v4"
+        self.helpers[full] = None
+        return full
+
+    def number(self, value: float | int | bool, dtype: DType) -> Operand:
+        """Return a number as text; infinities and NaN come from bits, as no literal can."""
+        if dtype is DType.F32 and not math.isfinite(np.float32(value)):
+            bits = int(np.float32(value).view(np.uint32))
+            return Operand(f"{self.call('asg_from_bits', 1)}(0x{bits:08x}u)", 1, dtype)
+        return literal(value, dtype)
+
+    def store(self, value: Value, flat: Index, operand: Operand) -> None:
+        """Write `operand` to `value`'s element(s) at row-major position `flat`."""
+        place = self.targets[value]
+        text = operand.text
+        if operand.dtype is DType.BOOL:
+            zero, one = ("vec4u(0u)", "vec4u(1u)") if operand.width == LANES else ("0u", "1u")
+            text = f"select({zero}, {one}, {text})"
+        if STORED[place.binding.dtype] != STORED[operand.dtype]:
+            text = f"bitcast<{stored_type(place.binding.dtype, operand.width)}>({text})"
+        position = flat + place.offset
+        name = place.binding.name
+        step = self._lane_step(position)
+        if step == 0:
+            place.binding.scalar_uses += 1
+            self.lines.append(f"{self._element(place.binding, position)} = {text};")
+            return
+        base = self._without_lane(position)
+        is_aligned = step == 1 and (base % LANES) == ZERO
+        if is_aligned:
+            place.binding.vector_uses += 1
+        if is_aligned and place.binding.is_vector:
+            wide = text
+            if operand.width != LANES:
+                wide = f"{stored_type(place.binding.dtype, LANES)}({text})"
+            self.lines.append(f"{name}[{self.index(base // LANES)}] = {wide};")
+            return
+        if operand.width == LANES:
+            text = self.let("lanes", text)
+        for lane in range(LANES):
+            element = self._element(place.binding, self._at_lane(position, lane))
+            part = f"{text}.{'xyzw'[lane]}" if operand.width == LANES else text
+            self.lines.append(f"{element} = {part};")
+
+    def _known(self, wanted: tuple[Value, Coordinates]) -> Operand | None:
+        return self.bound.get(wanted[0]) or self._memo.get(wanted)
+
+    def _needs(self, value: Value, coordinates: Coordinates) -> list[tuple[Value, Coordinates]]:
+        """Return the operands, at their coordinates, that `value` is computed from."""
+        if value in self.places:
+            return []
+        node = value.node
+        kind = node.op.kind
+        match kind:
+            case Elementwise():
+                return [(operand, coordinates) for operand in node.inputs]
+            case View():
+                access = self._access(kind, node, coordinates)
+                return [(node.inputs[0], access)]
+            case Join():
+                return list(zip(node.inputs, self._join(kind, node, coordinates)[0], strict=True))
+            case Gather():
+                axis = node.attrs["axis"]
+                rank = node.inputs[1].type.rank
+                where = (node.inputs[1], coordinates[axis : axis + rank])
+                if self._known(where) is None:
+                    return [where]
+                picked = self._picked(node, coordinates)
+                return [] if picked is None else [(node.inputs[0], picked)]
+            case Source():
+                return []
+            case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite():
+                raise InternalError(f"codegen: {node.op.name} is computed inside a map")
+            case _:
+                assert_never(kind)
+
+    def _compute(self, value: Value, coordinates: Coordinates) -> Operand:
+        if value in self.places:
+            return self._load(value, coordinates)
+        node = value.node
+        kind = node.op.kind
+        match kind:
+            case Elementwise():
+                return self._elementwise(kind, value, coordinates)
+            case View():
+                return self._view(kind, node, coordinates)
+            case Join():
+                return self._select_operand(kind, node, coordinates)
+            case Gather():
+                picked = self._picked(node, coordinates)
+                if picked is None:
+                    return self._by_lane(value, coordinates)
+                return self.value(node.inputs[0], picked)
+            case Source():
+                return self._source(kind, value, coordinates)
+            case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite():
+                raise InternalError(f"codegen: {node.op.name} is computed inside a map")
+            case _:
+                assert_never(kind)
+
+    def _elementwise(self, kind: Elementwise, value: Value, coordinates: Coordinates) -> Operand:
+        node = value.node
+        operands = [self.value(operand, coordinates) for operand in node.inputs]
+        width = max((operand.width for operand in operands), default=1)
+        key = node.inputs[0].type.dtype
+        template = kind.wgsl if isinstance(kind.wgsl, str) else kind.wgsl[key]
+        text = self.fill(template, operands, width, value.type.dtype)
+        if len(node.types) == 1:
+            name = self.let(self.names[value], text)
+            return Operand(name, width, value.type.dtype)
+        stem = self.let(node.op.name, text)
+        for other in node.values:
+            part = Operand(f"{stem}.r{other.index}", width, other.type.dtype)
+            self._memo[other, coordinates] = part
+        return self._memo[value, coordinates]
+
+    def fill(
+        self, template: str, operands: Sequence[Operand], width: int, result: DType
+    ) -> str:
+        """Fill an op's WGSL expression with operands of `width` lanes."""
+        types = VECTOR if width == LANES else SCALAR
+        letters = {"F": DType.F32, "I": DType.I32, "U": DType.U32, "B": DType.BOOL}
+        named = {letter: types[dtype] for letter, dtype in letters.items()}
+        template = template.replace("{R}", types[result]).replace("{r}", SCALAR[result])
+        text = template.format(*(self.widen(operand, width) for operand in operands), **named)
+        for helper in helper_calls(template):
+            text = text.replace(f"{helper}(", f"{self.call(helper, width)}(")
+        return text
+
+    def _access(self, kind: View, node: Node, coordinates: Coordinates) -> Coordinates:
+        source = node.inputs[0].type.shape
+        return kind.access(node.attrs, source, node.type.shape, coordinates).coordinates
+
+    def _view(self, kind: View, node: Node, coordinates: Coordinates) -> Operand:
+        source = node.inputs[0].type
+        access = kind.access(node.attrs, source.shape, node.type.shape, coordinates)
+        inner = self.value(node.inputs[0], access.coordinates)
+        if not access.guards:
+            return inner
+        conditions = [self.guard(*guard) for guard in access.guards]
+        conditions = [condition for condition in conditions if condition is not None]
+        if not conditions:
+            return inner
+        width = max(inner.width, *(condition.width for condition in conditions))
+        inside = " & ".join(f"({self.widen(condition, width)})" for condition in conditions)
+        fill = self.widen(self.number(node.attrs.get("fill", 0), source.dtype), width)
+        text = f"select({fill}, {self.widen(inner, width)}, {inside})"
+        return Operand(self.let(node.op.name, text), width, source.dtype)
+
+    def guard(self, index: Index, low: int, high: int) -> Operand | None:
+        """Return the test `low <= index < high`, or None where it always holds.
+
+        u32 arithmetic wraps, so one unsigned comparison tests both ends.
+        """
+        if low <= index.low and index.high < high:
+            return None
+        shifted = self.integer(index - low)
+        bound = f"{max(high - low, 0)}u"
+        if shifted.width == LANES:
+            bound = f"vec4u({bound})"
+        return Operand(f"{shifted.text} < {bound}", shifted.width, DType.BOOL)
+
+    def integer(self, index: Index) -> Operand:
+        """Return an index expression as a u32 operand, of four lanes where it varies."""
+        step = self._lane_step(index)
+        if step == 0:
+            return Operand(f"({self.index(index)})", 1, DType.U32)
+        if step is not None:
+            base = self.index(self._without_lane(index))
+            lanes = ", ".join(f"{(lane * step) % 2**32}u" for lane in range(LANES))
+            return Operand(f"(vec4u({base}) + vec4u({lanes}))", LANES, DType.U32)
+        parts = [self.index(self._at_lane(index, lane)) for lane in range(LANES)]
+        return Operand(f"vec4u({', '.join(parts)})", LANES, DType.U32)
+
+    def _join(
+        self, kind: Join, node: Node, coordinates: Coordinates
+    ) -> tuple[list[Coordinates], list[tuple[Index, int, int]]]:
+        """Return for each operand its coordinates, and the guard inside which it is read."""
+        inner = join_coordinates(kind, node, coordinates)
+        types = tuple(operand.type for operand in node.inputs)
+        axis = 0 if kind.flat else kind.axis(node.attrs)
+        guards = [
+            (coordinates[axis], start, start + (each.size if kind.flat else each.shape[axis]))
+            for start, each in zip(kind.starts(node.attrs, types), types, strict=True)
+        ]
+        return inner, guards
+
+    def _select_operand(self, kind: Join, node: Node, coordinates: Coordinates) -> Operand:
+        inner, guards = self._join(kind, node, coordinates)
+        result = literal(0, node.type.dtype)
+        for operand, where, guard in zip(node.inputs, inner, guards, strict=True):
+            part = self.value(operand, where)
+            condition = self.guard(*guard)
+            if condition is None:
+                result = part
+                continue
+            width = max(result.width, part.width, condition.width)
+            wide = [self.widen(each, width) for each in (result, part, condition)]
+            text = f"select({wide[0]}, {wide[1]}, {wide[2]})"
+            result = Operand(self.let(node.op.name, text), width, node.type.dtype)
+        return result
+
+    def _picked(self, node: Node, coordinates: Coordinates) -> Coordinates | None:
+        """Return the operand's coordinates of a gather, or None where the index varies by lane."""
+        axis = node.attrs["axis"]
+        rank = node.inputs[1].type.rank
+        index = self._known((node.inputs[1], coordinates[axis : axis + rank]))
+        assert index is not None
+        if index.width == LANES:
+            return None
+        size = node.inputs[0].type.shape[axis]
+        if (index.text, size) not in self._rows:
+            self._rows[index.text, size] = self._clamped(index, size)
+        clamped = self._rows[index.text, size]
+        return (
+            *coordinates[:axis],
+            opaque(clamped.text, size),
+            *coordinates[axis + rank :],
+        )
+
+    def _clamped(self, index: Operand, size: int) -> Operand:
+        """Write the row that an index means: negative ones count from the end, then clamp."""
+        last = max(size - 1, 0)
+        if index.dtype is DType.U32:
+            return Operand(self.let("row", f"min({index.text}, {last}u)"), 1, DType.U32)
+        wrapped = f"select({index.text}, {index.text} + {size}, {index.text} < 0)"
+        return Operand(self.let("row", f"u32(clamp({wrapped}, 0, {last}))"), 1, DType.U32)
+
+    def _source(self, kind: Source, value: Value, coordinates: Coordinates) -> Operand:
+        dtype = value.type.dtype
+        if kind.index is not None:
+            operand = self.integer(kind.index(value.node.attrs, coordinates))
+            if dtype is DType.U32:
+                return operand
+            types = VECTOR if operand.width == LANES else SCALAR
+            return Operand(f"{types[dtype]}({operand.text})", operand.width, dtype)
+        data = value.node.attrs.get("value")
+        if isinstance(data, Literal) and data.array.size == 1:
+            return self.number(data.array.reshape(()).item(), dtype)
+        raise InternalError(f"codegen: {self.names[value]} is neither loaded nor computed")
+
+    def _load(self, value: Value, coordinates: Coordinates) -> Operand:
+        place = self.places[value]
+        position = flatten(coordinates, value.type.shape) + place.offset
+        step = self._lane_step(position)
+        stem = self.names[value]
+        if step == 0:
+            place.binding.scalar_uses += 1
+            text = _loaded(self._element(place.binding, position), place.binding, value, 1)
+            return Operand(self.let(stem, text), 1, value.type.dtype)
+        base = self._without_lane(position) if step is not None else position
+        if step == 1 and (base % LANES) == ZERO:
+            place.binding.vector_uses += 1
+            if place.binding.is_vector:
+                text = f"{place.binding.name}[{self.index(base // LANES)}]"
+                text = _loaded(text, place.binding, value, LANES)
+                return Operand(self.let(stem, text), LANES, value.type.dtype)
+        parts = []
+        for lane in range(LANES):
+            place.binding.scalar_uses += 1
+            element = self._element(place.binding, self._at_lane(position, lane))
+            parts.append(_loaded(element, place.binding, value, 1))
+        text = f"{VECTOR[value.type.dtype]}({', '.join(parts)})"
+        return Operand(self.let(stem, text), LANES, value.type.dtype)
+
+    def _by_lane(self, value: Value, coordinates: Coordinates) -> Operand:
+        """Compute each lane for itself and put them together."""
+        parts = []
+        for lane in range(LANES):
+            each = tuple(self._at_lane(index, lane) for index in coordinates)
+            parts.append(self.value(value, each).text)
+        dtype = value.type.dtype
+        name = self.let(self.names[value], f"{VECTOR[dtype]}({', '.join(parts)})")
+        return Operand(name, LANES, dtype)
+
+    def _element(self, binding: Binding, position: Index) -> str:
+        if not binding.is_vector:
+            return f"{binding.name}[{self.index(position)}]"
+        row, lane = position // LANES, position % LANES
+        if lane.is_const:
+            return f"{binding.name}[{self.index(row)}].{'xyzw'[lane.const]}"
+        return f"{binding.name}[{self.index(row)}][{self.index(lane)}]"
+
+    def _lane_step(self, index: Index) -> int | None:
+        """How far the index moves from lane to lane; None where that is irregular."""
+        return 0 if self.lane is None else index.coefficient(self.lane)
+
+    def _without_lane(self, index: Index) -> Index:
+        return self._at_lane(index, 0)
+
+    def _at_lane(self, index: Index, lane: int) -> Index:
+        assert self.lane is not None
+        return index.substitute({self.lane: constant(lane)})
+
+
+def _loaded(text: str, binding: Binding, value: Value, width: int) -> str:
+    """Return an array element as the value's type; values of two types may share a binding."""
+    dtype = value.type.dtype
+    if STORED[binding.dtype] != STORED[dtype]:
+        text = f"bitcast<{stored_type(dtype, width)}>({text})"
+    if dtype is not DType.BOOL:
+        return text
+    return f"{text} != vec4u(0u)" if width == LANES else f"{text} != 0u"

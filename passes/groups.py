@@ -1,0 +1,238 @@
+"""Groups of nodes that become kernels, and when two of them may be one.
+
+The rules here are about legality: index relations, cycles, bindings. What is worth merging is
+decided in `fuse.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from asg.graph import Graph, Node, Value
+from asg.index import unflatten
+from asg.op import ArgReduction, Contraction, Join, Reduction, Scatter
+from asg.passes.inline import Inlining, contiguous_range
+from asg.passes.pull import Reads, pull
+from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row_variable
+
+Level = Literal["full", "row"]
+GroupKind = Literal["map", "row", "contract", "scatter"]
+
+
+@dataclass
+class Group:
+    """Work nodes computed by one kernel.
+
+    Attributes:
+        size: elements of a map's iteration space (also a contraction's results).
+        space: the loops, for row groups.
+        levels: for row groups, whether a node is computed for every element or once per row.
+        above: bit mask of the groups that this one depends on, directly or not.
+    """
+
+    number: int
+    kind: GroupKind
+    nodes: list[Node]
+    size: int
+    space: RowSpace | None = None
+    levels: dict[Node, Level] = field(default_factory=dict)
+    above: int = 0
+
+    @property
+    def bit(self) -> int:
+        return 1 << self.number
+
+
+class Grouping:
+    """All groups of a graph, with who reads what and who depends on whom."""
+
+    def __init__(self, graph: Graph, inlining: Inlining, max_bindings: int) -> None:
+        self.graph = graph
+        self.inlining = inlining
+        self.max_bindings = max_bindings
+        self.groups: dict[int, Group] = {}
+        self.owner: dict[Node, Group] = {}
+        self.reads: dict[Node, Reads] = {}
+        self.users: dict[Value, list[Node]] = {}
+        for node in inlining.work():
+            self.reads[node] = self._reads_of(node)
+            for base in self.reads[node]:
+                self.users.setdefault(base, []).append(node)
+        self.kept = self._kept()
+        self.replaces = self._replaced_states()
+
+    def _reads_of(self, node: Node) -> Reads:
+        """Return base values and positions: over `i` for maps, `row` and `k` for reductions."""
+        kind = node.op.kind
+        is_inline = self.inlining.is_inline
+        if isinstance(kind, (Contraction, Scatter)):
+            return pull([(value, None) for value in node.inputs], is_inline)
+        if isinstance(kind, (Reduction, ArgReduction)):
+            space = row_space(node)
+            coordinates = unflatten(space.full, space.shape)
+            return pull([(node.inputs[0], coordinates)], is_inline)
+        flat = unflatten(flat_variable(node.type.size), node.type.shape)
+        return pull([(Value(node), flat)], lambda each: each is node or is_inline(each))
+
+    def _kept(self) -> set[Value]:
+        """Return values that must be stored whoever else reads them."""
+        kept: set[Value] = set()
+        flat_joins = [value for node in self.graph.nodes for value in node.inputs if is_pack(node)]
+        for value in (*self.graph.results, *flat_joins):
+            found = contiguous_range(value)
+            kept.add(found[0] if found else value)
+        return kept
+
+    def add(self, node: Node) -> Group:
+        """Make a group of `node` alone, above everything that it reads."""
+        number = len(self.owner)
+        kind = node.op.kind
+        group = Group(number, "map", [node], node.type.size)
+        if isinstance(kind, (Reduction, ArgReduction)):
+            group.kind, group.space, group.levels = "row", row_space(node), {node: "row"}
+        elif isinstance(kind, Contraction):
+            group.kind = "contract"
+        elif isinstance(kind, Scatter):
+            group.kind = "scatter"
+        for producer in self.producers(node):
+            group.above |= producer.above | producer.bit
+        self.groups[number] = group
+        self.owner[node] = group
+        return group
+
+    def producers(self, node: Node) -> list[Group]:
+        """Return the groups whose values `node` reads (also through flat joins)."""
+        found: dict[int, Group] = {}
+        pending = [base.node for base in self.reads[node]]
+        while pending:
+            each = pending.pop()
+            if each in self.owner:
+                found[self.owner[each].number] = self.owner[each]
+            elif is_pack(each):
+                pending.extend(member_base(value).node for value in each.inputs)
+        return list(found.values())
+
+    def outputs(self, nodes: Iterable[Node]) -> list[Value]:
+        """Return the values of `nodes` that others need."""
+        inside = dict.fromkeys(nodes)
+        found: list[Value] = []
+        for node in inside:
+            for value in node.values:
+                users = self.users.get(value, ())
+                if value in self.kept or any(user not in inside for user in users):
+                    found.append(value)
+        return found
+
+    def external_reads(self, nodes: Iterable[Node]) -> list[Value]:
+        """Return the base values that `nodes` read and do not compute."""
+        inside = dict.fromkeys(nodes)
+        bases = (base for node in inside for base in self.reads[node])
+        return [base for base in dict.fromkeys(bases) if base.node not in inside]
+
+    def relation(self, node: Node, base: Value, space: RowSpace, level: Level) -> Level | None:
+        """Tell how `node`, at `level` in a row space, reads `base`: element for element, the
+        row's own value, or neither."""
+        full, row = space.full, row_variable(space.rows)
+        here = full if level == "full" else row
+        atom = flat_atom(node.type.size)
+        positions = self.reads[node][base]
+        if not isinstance(node.op.kind, (Reduction, ArgReduction)):
+            positions = [p and p.substitute({atom: here}) for p in positions]
+        is_whole = level == "full" and base.type.size == space.rows * space.length
+        if is_whole and all(position == full for position in positions):
+            return "full"
+        if base.type.size == space.rows and all(position == row for position in positions):
+            return "row"
+        return None
+
+    def is_identity(self, node: Node, base: Value) -> bool:
+        """Tell whether a map node reads `base` element for element."""
+        flat = flat_variable(node.type.size)
+        same = base.type.size == node.type.size
+        return same and all(position == flat for position in self.reads[node][base])
+
+    def may_merge(self, groups: list[Group]) -> bool:
+        """Tell whether `groups` as one kernel keep the order acyclic and the bindings few."""
+        mask = 0
+        above = 0
+        for group in groups:
+            mask |= group.bit
+            above |= group.above
+        between = above & ~mask
+        while between:
+            low = between & -between
+            if self.groups[low.bit_length() - 1].above & mask:
+                return False
+            between ^= low
+        nodes = [node for group in groups for node in group.nodes]
+        return len(nodes) <= MAX_NODES and self._bindings(nodes) <= self.max_bindings
+
+    def _bindings(self, nodes: list[Node]) -> int:
+        """Count operands and results; a state and what it becomes share one binding."""
+        reads = self.external_reads(nodes)
+        outputs = self.outputs(nodes)
+        shared = [value for value in outputs if self.replaces.get(value) in reads]
+        return len(reads) + len(outputs) - len(shared)
+
+    def _replaced_states(self) -> dict[Value, Value]:
+        """Return for each new value of a state (or of a flat join of states) the old one."""
+        joins: dict[Value, tuple[Value, int]] = {}
+        for node in self.graph.nodes:
+            if is_pack(node):
+                for value, start in zip(node.inputs, member_starts(node), strict=True):
+                    joins.setdefault(member_base(value), (Value(node), start))
+        found: dict[Value, Value] = {}
+        for name, value in self.graph.updates.items():
+            place = contiguous_range(value)
+            if place is None:
+                continue
+            new, offset = place
+            state = Value(self.graph.input(name))
+            old, start = joins.get(state, (state, 0))
+            if new.type.size == old.type.size and offset == start:
+                found[new] = old
+        return found
+
+    def merge(self, target: Group, others: list[Group]) -> None:
+        """Make `others` part of `target`; levels must be set already."""
+        for other in others:
+            if other is target:
+                continue
+            target.nodes.extend(other.nodes)
+            target.levels |= other.levels
+            target.above |= other.above
+            for node in other.nodes:
+                self.owner[node] = target
+            del self.groups[other.number]
+        removed = 0
+        for other in others:
+            removed |= other.bit
+        gone = removed & ~target.bit
+        target.above &= ~(removed | target.bit)
+        target.nodes.sort(key=lambda node: node.serial)
+        for group in self.groups.values():
+            if group.above & (gone | target.bit):
+                group.above = (group.above & ~gone) | target.bit | target.above
+
+
+MAX_NODES = 200
+
+
+def is_pack(node: Node) -> bool:
+    """Tell whether a node is a flat join."""
+    return isinstance(node.op.kind, Join) and node.op.kind.flat
+
+
+def member_starts(node: Node) -> tuple[int, ...]:
+    """Return the element offsets of a flat join's operands."""
+    kind = node.op.kind
+    assert isinstance(kind, Join)
+    return kind.starts(node.attrs, tuple(value.type for value in node.inputs))
+
+
+def member_base(value: Value) -> Value:
+    """Return the value under the views of a flat join's operand."""
+    found = contiguous_range(value)
+    return found[0] if found else value

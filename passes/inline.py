@@ -1,0 +1,216 @@
+"""Decides which values are worth memory and which are computed wherever they are needed.
+
+Views, coordinates (`iota`) and small constants are never stored. Cheap elementwise nodes that
+read at most one tensor of their own size are computed again in each kernel that uses them:
+storing and loading a value costs as much as some fifty operations. Random bits read only a key,
+so they too are computed again rather than kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asg.graph import Graph, Node, Value
+from asg.index import flatten, unflatten, variable
+from asg.op import (
+    ArgReduction,
+    Contraction,
+    Elementwise,
+    Gather,
+    Join,
+    Reduction,
+    Scatter,
+    Source,
+    View,
+)
+
+MAP_LIMIT = 64  # operations per element that are repeated rather than stored
+OPERAND_LIMIT = 4  # the same inside a contraction's operand, which is read many times
+SCALAR_LIMIT = 8  # the same for values of a few elements, which every invocation would repeat
+SMALL = 16  # elements
+MAX_LOADS = 4
+
+
+@dataclass
+class Inlining:
+    """The decision for one graph.
+
+    Attributes:
+        stored_views: bijective views written straight from the kernel under them.
+    """
+
+    graph: Graph
+    stored_views: set[Node] = field(default_factory=set)
+    _work: set[Node] = field(default_factory=set)
+    _cost: dict[Node, int] = field(default_factory=dict)
+    _loads: dict[Node, frozenset[Value]] = field(default_factory=dict)
+
+    def is_inline(self, node: Node) -> bool:
+        """Tell whether kernels compute `node` where they need it."""
+        return node not in self._work
+
+    def work(self) -> list[Node]:
+        """Return the nodes that some kernel must compute, in order."""
+        return [n for n in self.graph.nodes if n in self._work and not is_given(n)]
+
+
+def is_given(node: Node) -> bool:
+    """Tell whether a node's value lies in memory without a kernel: inputs, arrays, flat joins."""
+    kind = node.op.kind
+    if isinstance(kind, Source):
+        return kind.index is None and not is_small_constant(node)
+    return isinstance(kind, Join) and kind.flat
+
+
+def is_small_constant(node: Node) -> bool:
+    """Tell whether a node is a constant of one element, written into the text."""
+    return "value" in node.attrs and not node.inputs and node.type.size == 1
+
+
+def decide(graph: Graph) -> Inlining:
+    """Choose the nodes of `graph` that are computed inline."""
+    result = Inlining(graph)
+    forced = _forced(graph, result)
+    operands = _contraction_operands(graph)
+    for node in graph.nodes:
+        loads: set[Value] = set()
+        cost = node.op.kind.cost if isinstance(node.op.kind, Elementwise) else 0
+        for operand in dict.fromkeys(node.inputs):
+            if result.is_inline(operand.node):
+                loads |= result._loads[operand.node]
+                cost += result._cost[operand.node]
+            else:
+                loads.add(operand)
+        result._cost[node], result._loads[node] = cost, frozenset(loads)
+        is_cheap = _is_cheap(node, cost, loads, node in operands)
+        if node in forced or not is_cheap or _replaces_its_load(graph, node, loads):
+            result._work.add(node)
+    return result
+
+
+def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> bool:
+    kind = node.op.kind
+    if isinstance(kind, View):
+        return True
+    if isinstance(kind, Source):
+        return not is_given(node)
+    if not isinstance(kind, Elementwise) or len(loads) > MAX_LOADS:
+        return False
+    size = node.type.size
+    full = [value for value in loads if value.type.size * 4 > size]
+    if len(full) > 1:
+        return False
+    if is_operand:
+        return cost <= OPERAND_LIMIT
+    if size <= SMALL:
+        return cost <= SCALAR_LIMIT
+    return cost <= MAP_LIMIT or not full
+
+
+def _replaces_its_load(graph: Graph, node: Node, loads: set[Value]) -> bool:
+    """Tell whether `node` is all that anyone reads of a value of its size: then it, not that
+    value, is worth storing, and belongs to the kernel that computes it."""
+    if not isinstance(node.op.kind, Elementwise):
+        return False
+    for value in loads:
+        if value.type.size != node.type.size or is_given(value.node) or value in graph.results:
+            continue
+        if _readers(graph, value) == {node}:
+            return True
+    return False
+
+
+def _readers(graph: Graph, value: Value) -> set[Node]:
+    """Return the nodes that read a value, directly or through views."""
+    found: set[Node] = set()
+    pending = list(graph.users.get(value, ()))
+    while pending:
+        user = pending.pop()
+        if isinstance(user.op.kind, View):
+            pending.extend(graph.users.get(Value(user), ()))
+        else:
+            found.add(user)
+    return found
+
+
+def _forced(graph: Graph, result: Inlining) -> set[Node]:
+    """Return nodes that need memory: results that are no plain range of something stored,
+    members of flat joins, and views that the contraction under them writes directly."""
+    forced: set[Node] = set()
+    wanted = list(graph.results)
+    for node in graph.nodes:
+        if isinstance(node.op.kind, Join) and node.op.kind.flat:
+            wanted.extend(node.inputs)
+    for value in wanted:
+        base = contiguous_base(value)
+        if base is None:
+            forced.add(value.node)
+        elif not is_given(base.node):
+            forced.add(base.node)
+    for node in graph.nodes:
+        if _is_written_through(graph, node):
+            forced.add(node)
+            result.stored_views.add(node)
+    return forced
+
+
+def _is_written_through(graph: Graph, node: Node) -> bool:
+    """Tell whether a bijective view is all that anyone reads of a contraction."""
+    kind = node.op.kind
+    if not isinstance(kind, View) or kind.inverse is None or contiguous_base(Value(node)):
+        return False
+    source = node.inputs[0]
+    return (
+        isinstance(source.node.op.kind, Contraction)
+        and graph.users[source] == [node]
+        and source not in graph.results
+    )
+
+
+def contiguous_base(value: Value) -> Value | None:
+    """Return the value that `value` is a contiguous range of by views alone (maybe itself)."""
+    found = contiguous_range(value)
+    return None if found is None else found[0]
+
+
+def contiguous_range(value: Value) -> tuple[Value, int] | None:
+    """Return the stored value under `value`'s views and the element offset of its range.
+
+    None where the views do more than take a contiguous range (they permute, repeat or skip).
+    """
+    position = variable("i", max(value.type.size, 1))
+    flat = position
+    while isinstance(value.node.op.kind, View):
+        node = value.node
+        source = node.inputs[0]
+        coordinates = unflatten(flat, node.type.shape)
+        access = node.op.kind.access(node.attrs, source.type.shape, node.type.shape, coordinates)
+        for index, low, high in access.guards:
+            if index.low < low or index.high >= high:
+                return None
+        flat = flatten(access.coordinates, source.type.shape)
+        value = source
+    offset = flat - position
+    return (value, offset.const) if offset.is_const else None
+
+
+def _contraction_operands(graph: Graph) -> set[Node]:
+    """Return the nodes read, through views, as an operand by contractions and the like."""
+    found: set[Node] = set()
+    pending: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node.op.kind, (Contraction, Scatter)):
+            pending.extend(value.node for value in node.inputs)
+        elif isinstance(node.op.kind, Gather):
+            pending.append(node.inputs[1].node)
+    while pending:
+        node = pending.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if isinstance(node.op.kind, View):
+            pending.append(node.inputs[0].node)
+    return found
+
+
+REDUCTIONS = (Reduction, ArgReduction)

@@ -1,0 +1,162 @@
+"""Where in the arena each value goes, from the time it is needed: the packing problem and its pass.
+
+Lifetimes are half-open, [start, end): a value written in step 3 and last read in step 5 lives in
+[3, 6), and one that begins at 6 may take its place. An `Item` is one value. A `Group` is a rigid
+region: members at fixed offsets, each with a lifetime of its own, and gaps (bytes that no member
+covers) that are never given to anybody, so that they stay zero for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from asg.errors import InternalError
+from asg.passes.packing import Block, Budget, Rect, best_packing, height, lower_bound, place_apart
+
+COMPILE_WORK = 200_000  # block placements in a compile: about two seconds where greedy fails
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A value that needs `size` bytes during [start, end)."""
+
+    name: str
+    size: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A rigid region of `size` bytes: members at offsets from its base, the rest gaps."""
+
+    name: str
+    size: int
+    members: tuple[tuple[int, Item], ...]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The offset of every item and group by name, the arena's size, and the least it could be."""
+
+    offsets: Mapping[str, int]
+    size: int
+    max_live: int
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """Give every item and group an offset so that nothing live overlaps.
+
+    Needs names to be unique. Afterwards offsets are multiples of `alignment`; the same problem
+    gives the same plan, for the search is bounded by `work`, not by time. Without `reuse` every
+    value keeps its place for good.
+    """
+
+    alignment: int = 256
+    reuse: bool = True
+    work: int = COMPILE_WORK
+
+    def __call__(self, items: Sequence[Item], groups: Sequence[Group] = ()) -> MemoryPlan:
+        horizon = _horizon(items, groups)
+        blocks = [_item_block(item, self.alignment) for item in items]
+        blocks += [_group_block(group, self.alignment, horizon) for group in groups]
+        names = [item.name for item in items] + [group.name for group in groups]
+        if len(set(names)) != len(names):
+            raise InternalError("plan-memory: two values share a name")
+        bases = best_packing(blocks, Budget(self.work)) if self.reuse else place_apart(blocks)
+        return MemoryPlan(
+            {name: base * self.alignment for name, base in zip(names, bases, strict=True)},
+            height(blocks, bases) * self.alignment,
+            lower_bound(blocks) * self.alignment,
+        )
+
+
+def pack(
+    lifetimes: Sequence[tuple[int, int, int]],
+    *,
+    alignment: int = 1,
+    capacity: int | None = None,
+    time_limit: float = 10.0,
+) -> list[int]:
+    """Return an offset for each (start, end, size), lifetimes half-open, peak as low as found.
+
+    Stops when the peak is at most `capacity`, or at the lower bound, or after `time_limit`
+    seconds. Meant for problems by themselves; a compile uses `PlanMemory`, which does not look
+    at the clock.
+    """
+    blocks = [_item_block(Item("", size, start, end), alignment) for start, end, size in lifetimes]
+    target = 0 if capacity is None else capacity // alignment
+    bases = best_packing(blocks, Budget(work=1 << 60, seconds=time_limit), target)
+    return [base * alignment for base in bases]
+
+
+def max_live(items: Sequence[Item], groups: Sequence[Group] = (), *, alignment: int = 1) -> int:
+    """Return the lower bound of any plan: live bytes at the worst time, gaps always live."""
+    horizon = _horizon(items, groups)
+    blocks = [_item_block(item, alignment) for item in items]
+    blocks += [_group_block(group, alignment, horizon) for group in groups]
+    return lower_bound(blocks) * alignment
+
+
+def _horizon(items: Sequence[Item], groups: Sequence[Group]) -> tuple[int, int]:
+    everything = [*items, *(item for group in groups for _, item in group.members)]
+    if not everything:
+        return 0, 1
+    return min(item.start for item in everything), max(item.end for item in everything)
+
+
+def _item_block(item: Item, alignment: int) -> Block:
+    return (Rect(0, -(-item.size // alignment), item.start, item.end),)
+
+
+def _group_block(group: Group, alignment: int, horizon: tuple[int, int]) -> Block:
+    """Return the group in whole units; a unit that holds any byte of a gap is always taken."""
+    lives: list[tuple[int, int, int, int]] = []  # offset, end, start, end of life, in bytes
+    reached = 0
+    for offset, item in sorted(group.members, key=lambda member: member[0]):
+        if offset > reached:
+            lives.append((reached, offset, *horizon))
+        lives.append((offset, offset + item.size, item.start, item.end))
+        reached = max(reached, offset + item.size)
+    if reached < group.size:
+        lives.append((reached, group.size, *horizon))
+    return _to_units(lives, alignment)
+
+
+def _to_units(lives: Sequence[tuple[int, int, int, int]], alignment: int) -> Block:
+    """Cut byte ranges into ranges of whole units, each with the hull of what lives in it."""
+    lives = [life for life in lives if life[0] < life[1]]
+    cuts = sorted(
+        {edge for low, high, _, _ in lives for edge in _edges(low, high, alignment)}
+    )
+    position = {cut: index for index, cut in enumerate(cuts)}
+    hulls: list[tuple[int, int] | None] = [None] * max(len(cuts) - 1, 0)
+    for low, high, start, end in lives:
+        first, last = position[low // alignment], position[-(-high // alignment)]
+        for index in range(first, last):
+            hull = hulls[index]
+            hulls[index] = (
+                (start, end) if hull is None else (min(hull[0], start), max(hull[1], end))
+            )
+    return _join_equal(cuts, hulls)
+
+
+def _edges(low: int, high: int, alignment: int) -> tuple[int, int, int, int]:
+    """Return, in units, where a byte range begins and ends, and its partly covered units."""
+    first, last = low // alignment, -(-high // alignment)
+    return first, -(-low // alignment), high // alignment, last
+
+
+def _join_equal(cuts: Sequence[int], hulls: Sequence[tuple[int, int] | None]) -> Block:
+    rects: list[Rect] = []
+    for low, high, hull in zip(cuts, cuts[1:], hulls, strict=False):
+        if hull is None:
+            continue
+        last = rects[-1] if rects else None
+        if last and last.offset + last.size == low and (last.start, last.end) == hull:
+            rects[-1] = Rect(last.offset, last.size + high - low, *hull)
+        else:
+            rects.append(Rect(low, high - low, *hull))
+    return tuple(rects)

@@ -1,0 +1,127 @@
+"""What users hand in becomes 32-bit words, and words become what users get back.
+
+Nothing narrows silently: an integer array is checked against the range of its target, and a
+float is never made an integer. Taken for f32 are all floats (rounded; overflow is an error) and
+all integers; for i32 and u32 all integers that fit; for bool only bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from asg.errors import InputError, NonFiniteError
+from asg.types import DType, TensorType
+
+_WORD = {DType.BOOL: np.dtype(np.uint32)}
+
+
+def to_words(what: str, wanted: TensorType, value: object) -> np.ndarray:
+    """Return `value` as a contiguous array of 4-byte elements in the layout of `wanted`.
+
+    `what` is how an error calls it: `predict: input 'x'`.
+
+    Raises:
+        InputError: shape or element type do not fit, or a value is out of range.
+    """
+    array = to_array(what, wanted, value)
+    return np.ascontiguousarray(array, dtype=_WORD.get(wanted.dtype)).reshape(wanted.shape)
+
+
+def to_array(what: str, wanted: TensorType, value: object) -> np.ndarray:
+    """Return `value` as an array of the wanted shape and element type.
+
+    Raises:
+        InputError: shape or element type do not fit, or a value is out of range.
+    """
+    array = as_array(what, value)
+    if array.shape != wanted.shape:
+        raise InputError(
+            f"{what} has shape {_shape(array.shape)}, and {_shape(wanted.shape)} is needed "
+            f"({wanted})"
+        )
+    if array.dtype != wanted.dtype.numpy:
+        return _converted(what, wanted.dtype, array)
+    return array
+
+
+def from_words(data: np.ndarray, kind: TensorType) -> np.ndarray:
+    """Return a copy of bytes that came from the device as an array of `kind`."""
+    if kind.dtype is DType.BOOL:
+        return np.not_equal(data.view(np.uint32).reshape(kind.shape), 0)
+    return data.view(kind.dtype.numpy).reshape(kind.shape).copy()
+
+
+def check_finite(entry: str, results: Mapping[str, np.ndarray]) -> None:
+    """Refuse results that hold NaN or infinity.
+
+    Raises:
+        NonFiniteError: one does; the first such element is named.
+    """
+    for name, array in results.items():
+        wrong = ~np.isfinite(array)
+        if not wrong.any():
+            continue
+        first = tuple(int(index) for index in np.argwhere(wrong)[0])
+        raise NonFiniteError(
+            f"{entry}: output {name!r} is not finite: {array[first]} at {list(first)}, "
+            f"{int(wrong.sum())} of {array.size} elements\n"
+            "  parameters and state were updated by this run; go back to a checkpoint with\n"
+            "  load_state_dict(), and find the step where it began with `asg bisect`"
+        )
+
+
+def as_array(what: str, value: object) -> np.ndarray:
+    """Return `value` as an array of whatever it holds.
+
+    Raises:
+        InputError: it holds no numbers.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{what} is no array: {error}") from None
+    if array.dtype == object:
+        raise InputError(f"{what} is no array of numbers: {type(value).__name__}")
+    return array
+
+
+def _converted(what: str, wanted: DType, array: np.ndarray) -> np.ndarray:
+    """Return the array in the dtype of `wanted`, where that loses nothing but precision."""
+    kind = array.dtype.kind
+    if wanted.is_float and kind in "fiu":
+        with np.errstate(over="ignore"):
+            narrowed = array.astype(np.float32)
+        if kind == "f" and np.any(np.isinf(narrowed) & np.isfinite(array)):
+            raise InputError(f"{what} holds values that {wanted} can't: {_extreme(array)}")
+        return narrowed
+    if wanted.is_integer and kind in "iu":
+        limits = np.iinfo(wanted.numpy)
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low < limits.min or high > limits.max:
+            outside = low if low < limits.min else high
+            raise InputError(
+                f"{what} holds {outside}, outside the range of {wanted} "
+                f"({limits.min} to {limits.max})"
+            )
+        return array.astype(wanted.numpy)
+    raise InputError(
+        f"{what} has dtype {array.dtype}, and {wanted} is needed\n"
+        f"  fix: convert it: .astype({_numpy_name(wanted)!r})"
+    )
+
+
+def _extreme(array: np.ndarray) -> Any:
+    return array.flat[int(np.argmax(np.abs(np.where(np.isfinite(array), array, 0))))]
+
+
+def _numpy_name(dtype: DType) -> str:
+    return str(dtype.numpy)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

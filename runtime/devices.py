@@ -1,0 +1,93 @@
+"""The process's shared device, and the use of several to compile faster."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from asg.errors import DeviceError
+from asg.runtime.adapters import granted_limits
+from asg.runtime.commands import Call, Work
+from asg.runtime.shaders import Shader
+from asg.runtime.wgpu_device import Device
+
+_MOST_HELPERS = 16
+_DUMMY_BYTES = 4096
+
+_shared: dict[str, Device] = {}
+_shared_lock = threading.Lock()
+_precompiled: set[object] = set()
+
+
+def shared_device(spec: str | None = None, limits: Mapping[str, int] | None = None) -> Device:
+    """Return the process's device for `spec` (or ASG_DEVICE), opened at the first call.
+
+    When something needs higher limits than it has, a new one takes its place for whoever asks
+    later; what was made on the old one keeps it.
+    """
+    wanted = spec or os.environ.get("ASG_DEVICE") or ""
+    with _shared_lock:
+        device = _shared.get(wanted)
+        if device is None or device.is_lost:
+            device = _shared[wanted] = Device.open(wanted, limits)
+            return device
+        reachable = granted_limits(device.adapter, limits or {})
+        if all(device.limits[name] >= value for name, value in reachable.items()):
+            return device
+        raised = {name: max(value, device.limits[name]) for name, value in reachable.items()}
+        device = _shared[wanted] = Device.open(wanted, raised)
+        return device
+
+
+def precompile(device: Device, shaders: Sequence[Shader]) -> None:
+    """Let a software driver compile shaders on all cores.
+
+    Mesa's lavapipe compiles a kernel when it is first dispatched, on the one thread that serves
+    the device: seconds for a model. A dispatch of no workgroups compiles as well, and what was
+    compiled lands in Mesa's disk cache, where other devices find it. So devices opened for the
+    purpose compile side by side.
+    """
+    missing = {shader.key: shader for shader in shaders if shader.key not in _precompiled}
+    workers = min(len(missing), os.cpu_count() or 1, _MOST_HELPERS)
+    is_cached = os.environ.get("MESA_SHADER_CACHE_DISABLE", "").lower() not in ("1", "true")
+    if workers < 2 or not device.adapter.is_software or not is_cached:
+        return
+    # The longest take longest, so they go first.
+    pending = deque(sorted(missing.values(), key=lambda shader: -len(shader.wgsl)))
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(workers):
+            pool.submit(_compile_pending, device, pending)
+    _precompiled.update(missing)
+
+
+def _compile_pending(device: Device, pending: deque[Shader]) -> None:
+    """Compile shaders on a device of our own until there are none left.
+
+    Faults are left to the device proper, which reports them; a kernel may also ask for a
+    larger buffer than the dummies are, and is then compiled later.
+    """
+    helper = Device.open(str(device.adapter.index), device.limits)
+    helper.is_helper = True
+    while pending:
+        try:
+            shader = pending.popleft()
+        except IndexError:
+            return
+        try:
+            _compile_one(helper, shader)
+        except DeviceError:
+            continue
+
+
+def _compile_one(helper: Device, shader: Shader) -> None:
+    (pipeline,) = helper.acquire_pipelines([shader])
+    buffers = [helper.create_buffer("dummy", _DUMMY_BYTES) for _ in shader.accesses]
+    group = helper.create_group(pipeline, [(buffer, 0, _DUMMY_BYTES) for buffer in buffers])
+    try:
+        helper.wait(helper.submit([Work([Call(pipeline, group, (0, 1, 1))])]))
+    finally:
+        for buffer in buffers:
+            buffer.close()

@@ -1,0 +1,271 @@
+"""The WGSL helpers on a device: accuracy, special values, and that four lanes do as one does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from wgpu.utils.compute import compute_with_buffers
+
+from asg.codegen.render import helper_texts
+from asg.ops import TABLE, arithmetic, bits, convert
+from asg.types import DType
+
+Array = np.ndarray[Any, Any]
+
+_WORDS = {"f": "f32", "i": "i32", "u": "u32", "b": "bool"}
+_COUNT = 1 << 16
+
+
+def run(name: str, types: str, result: str, operands: Sequence[Array], width: int) -> Array:
+    """Call a helper on every element; `types` has a letter per operand."""
+    suffix = "_v4" if width == 4 else ""
+    lines = list(helper_texts([name + suffix]))
+    element = "vec4<u32>" if width == 4 else "u32"
+    for binding in range(len(operands)):
+        lines.append(f"@group(0) @binding({binding}) var<storage, read> a{binding}: array<{element}>;")
+    lines.append(
+        f"@group(0) @binding({len(operands)}) var<storage, read_write> out: array<{element}>;"
+    )
+    arguments = ", ".join(_load(letter, f"a{i}[at]", width) for i, letter in enumerate(types))
+    lines += [
+        "@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {",
+        "    let at = id.x;",
+        "    if (at >= arrayLength(&out)) { return; }",
+        f"    let value = {name}{suffix}({arguments});",
+        f"    out[at] = {_store(result, width)};",
+        "}",
+    ]
+    count = operands[0].size
+    words = {i: np.ascontiguousarray(x).view(np.uint32) for i, x in enumerate(operands)}
+    found = compute_with_buffers(
+        words, {len(operands): (count, "I")}, "\n".join(lines), n=-(-count // (64 * width))
+    )
+    return np.frombuffer(found[len(operands)], np.uint32)
+
+
+def _load(letter: str, text: str, width: int) -> str:
+    kind = _WORDS[letter]
+    return f"bitcast<{f'vec4<{kind}>' if width == 4 else kind}>({text})"
+
+
+def _store(letter: str, width: int) -> str:
+    if letter == "b":
+        return "select(vec4u(0u), vec4u(1u), value)" if width == 4 else "select(0u, 1u, value)"
+    return "bitcast<vec4<u32>>(value)" if width == 4 else "bitcast<u32>(value)"
+
+
+def ulps(found: Array, exact: Array) -> Array:
+    """Return the error in units of the last place of the exact value."""
+    with np.errstate(all="ignore"):
+        rounded = exact.astype(np.float32)
+        spacing = np.spacing(np.maximum(np.abs(rounded), np.float32(1.1754944e-38)))
+        error = np.abs(found.astype(np.float64) - exact) / spacing.astype(np.float64)
+    same = (found == rounded) | (np.isnan(found) & np.isnan(rounded))
+    return np.where(same, 0.0, error)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A helper's promise over a range, in units of the last place or absolute."""
+
+    name: str
+    exact: Callable[..., Array]
+    low: float
+    high: float
+    ulp: float = math.inf
+    absolute: float = math.inf
+    logarithmic: bool = False
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+UNARY = [
+    Accuracy("asg_exp", np.exp, -87, 88.7, ulp=1.3),
+    Accuracy("asg_exp", np.exp, -1e-3, 1e-3, ulp=1.3),
+    Accuracy("asg_expm1", np.expm1, -20, 88, ulp=2),
+    Accuracy("asg_expm1", np.expm1, -0.5, 0.5, ulp=2),
+    Accuracy("asg_expm1", np.expm1, 1e-30, 1e-3, ulp=1, logarithmic=True),
+    Accuracy("asg_log", np.log, 1e-37, 3e38, ulp=1, logarithmic=True),
+    Accuracy("asg_log", np.log, 0.9, 1.1, ulp=1),
+    Accuracy("asg_log1p", np.log1p, -0.999, 2, ulp=2),
+    Accuracy("asg_log1p", np.log1p, 1e-30, 1e30, ulp=2, logarithmic=True),
+    Accuracy("asg_tanh", np.tanh, -12, 12, ulp=1.5),
+    Accuracy("asg_tanh", np.tanh, 1e-30, 1, ulp=1.5, logarithmic=True),
+    Accuracy("asg_sigmoid", lambda x: 1 / (1 + np.exp(-x)), -87, 88, ulp=4),
+    Accuracy("asg_erf", _erf, -5, 5, ulp=2),
+    Accuracy("asg_erf", _erf, 1e-30, 1, ulp=2, logarithmic=True),
+    Accuracy("asg_sin", np.sin, -8, 8, absolute=1.2e-7),
+    Accuracy("asg_sin", np.sin, -32768, 32768, absolute=2e-7),
+    Accuracy("asg_sin", np.sin, 1e-30, 0.7, ulp=1, logarithmic=True),
+    Accuracy("asg_cos", np.cos, -8, 8, absolute=1.2e-7),
+    Accuracy("asg_cos", np.cos, -32768, 32768, absolute=2e-7),
+    Accuracy("asg_tan", np.tan, -1.5, 1.5, ulp=5),
+    Accuracy("asg_tan", np.tan, -1000, 1000, ulp=5),
+]
+
+
+@cache
+def _draw(low: float, high: float, logarithmic: bool) -> Array:
+    chance = np.random.default_rng(0)
+    if logarithmic:
+        return np.exp(chance.uniform(math.log(low), math.log(high), _COUNT)).astype(np.float32)
+    return chance.uniform(low, high, _COUNT).astype(np.float32)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("case", UNARY, ids=lambda case: f"{case.name}[{case.low},{case.high}]")
+def test_accuracy(case: Accuracy, width: int) -> None:
+    x = _draw(case.low, case.high, case.logarithmic)
+    found = run(case.name, "f", "f", [x], width).view(np.float32)
+    with np.errstate(all="ignore"):
+        exact = case.exact(x.astype(np.float64))
+    if case.ulp < math.inf:
+        worst = int(ulps(found, exact).argmax())
+        assert ulps(found, exact)[worst] <= case.ulp, (x[worst], found[worst], exact[worst])
+    assert np.abs(found - exact).max() <= case.absolute
+
+
+POWERS = [
+    ("bases to all powers", (1e-3, 1e3), (-12, 12)),
+    ("near one to high powers", (0.999, 1.001), (-80000, 80000)),
+    ("all bases to small powers", (1e-37, 3e38), (-1, 1)),
+]
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize(("name", "bases", "powers"), POWERS, ids=[case[0] for case in POWERS])
+def test_pow_accuracy(
+    name: str, bases: tuple[float, float], powers: tuple[float, float], width: int
+) -> None:
+    x, y = _draw(*bases, True), _draw(*powers, False)[::-1].copy()
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.float64), y.astype(np.float64))
+    normal = (np.abs(exact) > 1.2e-38) & (np.abs(exact) < 3.4e38)
+    found = run("asg_pow", "ff", "f", [x, y], width).view(np.float32)
+    assert ulps(found, exact)[normal].max() <= 3
+
+
+_SPECIAL = np.array(
+    [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1e30, -1e30, np.inf, -np.inf, np.nan, 5.5],
+    np.float32,
+)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize(
+    "name",
+    ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "tan", "sign", "isnan"],
+)
+def test_special_values(name: str, width: int) -> None:
+    x = _SPECIAL[np.abs(_SPECIAL) != 1e30] if name in ("sin", "cos", "tan") else _SPECIAL
+    x = np.resize(x, 16)
+    op = TABLE[name]
+    with np.errstate(all="ignore"):
+        expected = np.asarray(op.numpy(x)).astype(np.float32)
+    found = run(f"asg_{name}", "f", "b" if name == "isnan" else "f", [x], width)
+    values = found.astype(np.float32) if name == "isnan" else found.view(np.float32)
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("name", ["pow", "remainder", "maximum", "minimum"])
+def test_special_pairs(name: str, width: int) -> None:
+    x, y = (grid.reshape(-1).copy() for grid in np.meshgrid(_SPECIAL, _SPECIAL))
+    helper = {"remainder": "asg_rem_f"}.get(name, f"asg_{name}")
+    with np.errstate(all="ignore"):
+        expected = TABLE[name].numpy(x, y)
+    found = run(helper, "ff", "f", [x, y], width).view(np.float32)
+    wrong = ~np.isclose(found, expected, rtol=1e-6, equal_nan=True)
+    assert not wrong.any(), list(zip(x[wrong], y[wrong], found[wrong], expected[wrong], strict=True))
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+def test_remainder_is_exact(width: int) -> None:
+    chance = np.random.default_rng(1)
+    sizes = np.exp2(chance.uniform(-60, 60, (2, _COUNT)))
+    x, y = (sizes * chance.choice([-1, 1], (2, _COUNT))).astype(np.float32)
+    found = run("asg_rem_f", "ff", "f", [x, y], width).view(np.float32)
+    np.testing.assert_array_equal(found, np.remainder(x, y))
+
+
+_EDGES = np.array([0, 1, -1, 2, -2, 7, -7, 31, 32, 33, 2**31 - 1, -(2**31)], np.int64)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize(
+    ("name", "op"),
+    [
+        ("asg_floor_div", arithmetic.floor_divide),
+        ("asg_rem", arithmetic.remainder),
+        ("asg_shift_left", bits.shift_left),
+        ("asg_shift_right", bits.shift_right),
+    ],
+)
+@pytest.mark.parametrize("letter", ["i", "u"])
+def test_integer_pairs(name: str, op: Any, letter: str, width: int) -> None:
+    kind = {"i": np.int32, "u": np.uint32}[letter]
+    x, y = (grid.reshape(-1).astype(kind) for grid in np.meshgrid(_EDGES, _EDGES))
+    with np.errstate(all="ignore"):
+        expected = op.numpy(x, y)
+    found = run(f"{name}_{letter}", letter * 2, letter, [x, y], width).view(kind)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("dtype", [DType.I32, DType.U32, DType.BOOL])
+def test_casts(dtype: DType, width: int) -> None:
+    edges = [2147483520.0, 2147483648.0, 4294967040.0, 4294967296.0, 1.9, -1.9, 0.9, -0.9]
+    x = np.concatenate([_SPECIAL, np.array([*edges, *(-np.array(edges))], np.float32)])
+    found = run(f"asg_f32_to_{dtype}", "f", dtype.value[0], [x], width)
+    expected = convert.cast_.numpy(x, dtype=dtype)
+    words = expected.astype(np.uint32) if dtype is DType.BOOL else expected.view(np.uint32)
+    np.testing.assert_array_equal(found, words)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+def test_threefry_bits(width: int) -> None:
+    chance = np.random.default_rng(2)
+    words = [chance.integers(0, 2**32, 4096, np.uint32) for _ in range(4)]
+    expected = bits.threefry2x32.numpy(*words)
+    for result in (0, 1):
+        found = _threefry(words, result, width)
+        np.testing.assert_array_equal(found, expected[result])
+
+
+def _threefry(words: Sequence[Array], result: int, width: int) -> Array:
+    """The helper gives a struct; the two words are fetched one at a time."""
+    suffix = "_v4" if width == 4 else ""
+    element = "vec4<u32>" if width == 4 else "u32"
+    bindings = [
+        f"@group(0) @binding({i}) var<storage, read{'_write' if i == 4 else ''}> a{i}: array<{element}>;"
+        for i in range(5)
+    ]
+    code = "\n".join(
+        [
+            *helper_texts([f"asg_threefry2x32{suffix}"]),
+            *bindings,
+            "@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {",
+            "    let at = id.x;",
+            f"    let word = asg_threefry2x32{suffix}(a0[at], a1[at], a2[at], a3[at]);",
+            f"    a4[at] = word.r{result};",
+            "}",
+        ]
+    )
+    found = compute_with_buffers(
+        dict(enumerate(words)), {4: (4096, "I")}, code, n=4096 // (64 * width)
+    )
+    return np.frombuffer(found[4], np.uint32)
