@@ -360,10 +360,13 @@ def relu(x: Any) -> Tensor:
 def gelu(x: Any, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """Return x times the normal distribution's probability of being below x."""
     tensor = as_tensor(x)
+    squashed: Tensor
     if approximate == "tanh":
         inner = math.sqrt(2.0 / math.pi) * (tensor + 0.044715 * (tensor * tensor * tensor))
-        return 0.5 * tensor * (1.0 + tanh(inner))
-    return 0.5 * tensor * (1.0 + erf(tensor * math.sqrt(0.5)))
+        squashed = tanh(inner)
+    else:
+        squashed = erf(tensor * math.sqrt(0.5))
+    return 0.5 * tensor * (1.0 + squashed)
 
 
 def silu(x: Any) -> Tensor:

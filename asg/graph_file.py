@@ -51,7 +51,7 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> Path:
     tensors = {**large_constants(graph), **graph.values}
     lines = [f"{_HEAD}{FORMAT_VERSION}"]
     if tensors:
-        data = write_tensors({key: np.ascontiguousarray(a) for key, a in tensors.items()})
+        data = write_tensors({key: np.asarray(a, order="C") for key, a in tensors.items()})
         digest = hashlib.sha256(data).hexdigest()
         lines.append(f"{_TENSORS}{tensors_path.name} sha256 {digest}")
         _write(tensors_path, data)

@@ -322,7 +322,7 @@ def render(index: Index, name: Callable[[Var | Opaque], str], suffix: str = "") 
         text = _render_atom(atom, name, suffix)
         part = text if abs(c) == 1 else f"{text} * {abs(c)}{suffix}"
         (positive if c > 0 else negative).append(part)
-    if index.const > 0 or not (positive or negative):
+    if index.const > 0:
         positive.append(f"{index.const}{suffix}")
     elif index.const < 0:
         negative.append(f"{-index.const}{suffix}")

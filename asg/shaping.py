@@ -432,15 +432,21 @@ def tri(rows: int, columns: int | None = None, k: int = 0) -> Tensor:
 def tril(x: Any, k: int = 0) -> Tensor:
     """Return `x` with zeros above the k-th diagonal of its last two axes."""
     tensor = as_tensor(x)
-    result: Tensor = select(tri(*tensor.shape[-2:], k), tensor, 0)
+    result: Tensor = select(_last_tri(tensor, k), tensor, 0)
     return result
 
 
 def triu(x: Any, k: int = 0) -> Tensor:
     """Return `x` with zeros below the k-th diagonal of its last two axes."""
     tensor = as_tensor(x)
-    result: Tensor = select(tri(*tensor.shape[-2:], k - 1), 0, tensor)
+    result: Tensor = select(_last_tri(tensor, k - 1), 0, tensor)
     return result
+
+
+def _last_tri(x: Tensor, k: int) -> Tensor:
+    if x.ndim < 2:
+        raise explain(ShapeError(f"{x.type} has no diagonal; it needs 2 axes"), select, [x.value])
+    return tri(x.shape[-2], x.shape[-1], k)
 
 
 def eye(rows: int, columns: int | None = None, dtype: object = "f32") -> Tensor:

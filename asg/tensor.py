@@ -75,7 +75,8 @@ class Tensor:
 
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name
-        return self.permute(*reversed(range(self.ndim)))
+        result: Tensor = self.permute(*reversed(range(self.ndim)))
+        return result
 
     def __repr__(self) -> str:
         return f"Tensor({self.type} from {self.node.op.name})"
@@ -260,7 +261,7 @@ def _convert(op: Op, args: Sequence[Any]) -> list[Tensor]:
     if not op.promotes:
         return [arg if isinstance(arg, Tensor) else as_tensor(arg) for arg in ready]
     skip = op.promotes_from  # leading operands with a dtype of their own, such as a condition
-    common = _common_dtype(op, ready[skip:])
+    common = _common_dtype(op, ready, skip)
     converted: list[Tensor] = []
     for position, arg in enumerate(ready):
         if position < skip:
@@ -272,10 +273,10 @@ def _convert(op: Op, args: Sequence[Any]) -> list[Tensor]:
     return converted
 
 
-def _common_dtype(op: Op, args: Sequence[Any]) -> DType | None:
+def _common_dtype(op: Op, args: Sequence[Any], skip: int) -> DType | None:
     """Return the dtype that mixed operands meet in; a float beside integers makes f32."""
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    numbers = [arg for arg in args if not isinstance(arg, Tensor)]
+    tensors = [arg for arg in args[skip:] if isinstance(arg, Tensor)]
+    numbers = [arg for arg in args[skip:] if not isinstance(arg, Tensor)]
     dtypes = {tensor.dtype for tensor in tensors}
     if any(isinstance(number, (float, np.floating)) for number in numbers):
         dtypes = dtypes | {DType.F32} if dtypes else {DType.F32}
@@ -289,7 +290,7 @@ def _common_dtype(op: Op, args: Sequence[Any]) -> DType | None:
         raise explain(
             DTypeError("i32 and u32 do not mix; fix: cast one of them"),
             op,
-            [tensor.value for tensor in tensors],
+            [arg.value for arg in args if isinstance(arg, Tensor)],
         )
     return next((dtype for dtype in (DType.I32, DType.U32) if dtype in dtypes), DType.BOOL)
 

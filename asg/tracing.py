@@ -236,10 +236,10 @@ def graph(
     _check_initial(initial)
     built = Graph.build(results, updates=changed, name=name, inputs=declared)
     renamed = _final_names(built.input_names())
-    values = {
-        renamed.get(node.attrs["name"], node.attrs["name"]): _array(item)
-        for node, item in initial.items()
-    }
+    values: dict[str, Array] = {}
+    for node, item in initial.items():
+        provisional: str = node.attrs["name"]
+        values[renamed.get(provisional, provisional)] = _array(item)
     return (_rename(built, renamed) if renamed else built).with_values(values)
 
 
@@ -270,7 +270,7 @@ def trace(
         keywords = {key: tensor for key, tensor in tensors.items() if key not in positional}
         return function(*(tensors[key] for key in positional), **keywords)
 
-    label = name or getattr(function, "__name__", type(function).__name__.lower())
+    label = name or str(getattr(function, "__name__", type(function).__name__.lower()))
     root = function if isinstance(function, ModuleLike) else None
     return trace_call(run, types, root=root, name=_identifier(label), seed=seed)
 
@@ -312,7 +312,7 @@ def as_spec(value: object) -> TensorType:
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         return spec(value.shape, value.dtype)
     raise InputError(
-        f"{value!r} is no spec; give asg.spec(shape, dtype), a text such as 'f32[2, 3]', or an array"
+        f"{value!r} is no spec; give asg.spec(shape, dtype), a text as 'f32[2, 3]', or an array"
     )
 
 

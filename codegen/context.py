@@ -12,10 +12,10 @@ from asg.codegen.render import helper_texts, render
 from asg.codegen.text import identifier
 from asg.graph import Graph, Node, Value
 from asg.index import Index, Var, flatten, unflatten
-from asg.op import Elementwise
+from asg.op import Elementwise, View
 from asg.passes.cost import node_flops
+from asg.passes.inline import is_written_through
 from asg.passes.kernels import FusedKernel
-from asg.types import Shape
 
 MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
 
@@ -118,12 +118,22 @@ def write(
 
 
 def output_coordinates(
-    value: Value, anchor_shape: Shape, coordinates: tuple[Index, ...]
+    context: KernelContext, value: Value, coordinates: tuple[Index, ...]
 ) -> tuple[Index, ...]:
-    """Return where in `value` the element lies that an anchor's element becomes."""
-    if value.type.shape == anchor_shape:
+    """Return where in `value` the element lies that the contraction's element becomes.
+
+    Everything behind a view that the contraction writes through follows the view's order.
+    """
+    anchor = context.kernel.anchors[0]
+    shape = anchor.type.shape
+    for node in context.graph.users.get(Value(anchor), ()):
+        if is_written_through(context.graph, node):
+            assert isinstance(node.op.kind, View) and node.op.kind.inverse is not None
+            coordinates = node.op.kind.inverse(node.attrs, shape, node.type.shape, coordinates)
+            shape = node.type.shape
+    if value.type.shape == shape:
         return coordinates
-    return unflatten(flatten(coordinates, anchor_shape), value.type.shape)
+    return unflatten(flatten(coordinates, shape), value.type.shape)
 
 
 def header(context: KernelContext, schedule: str) -> str:

@@ -210,7 +210,7 @@ def epilogue(
     anchor = Value(tiling.anchor)
     inner.bound[anchor] = Operand("value", LANES if is_quad else 1, DType.F32)
     outputs = [
-        (output, output_coordinates(output, anchor.type.shape, coordinates))
+        (output, output_coordinates(tiling.context, output, coordinates))
         for output in tiling.context.kernel.outputs
     ]
     operands = [inner.value(output, where) for output, where in outputs]

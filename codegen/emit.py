@@ -30,7 +30,7 @@ from asg.codegen.text import (
 )
 from asg.errors import InternalError
 from asg.graph import Literal, Node, Value
-from asg.index import ZERO, Index, Var, constant, flatten, opaque, render
+from asg.index import ZERO, Index, Opaque, Var, constant, flatten, opaque, render
 from asg.op import (
     ArgReduction,
     Composite,
@@ -97,9 +97,15 @@ class Emitter:
     _memo: dict[tuple[Value, Coordinates], Operand] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _rows: dict[tuple[str, int], Operand] = field(default_factory=dict)
+    _outer: Emitter | None = None
+    _loop: tuple[Var, ...] = ()
 
-    def fork(self) -> Emitter:
-        """Return an emitter for a nested block: it sees what is computed so far, keeps its own."""
+    def fork(self, loop: tuple[Var, ...] = ()) -> Emitter:
+        """Return an emitter for a nested block: it sees what is computed so far, keeps its own.
+
+        With `loop`, the block is a loop over these variables, and what does not depend on them
+        is written before it, by this emitter.
+        """
         return Emitter(
             self.places,
             self.targets,
@@ -111,6 +117,8 @@ class Emitter:
             dict(self._memo),
             self._counts,
             dict(self._rows),
+            self if loop else None,
+            loop,
         )
 
     def take(self) -> list[str]:
@@ -125,6 +133,9 @@ class Emitter:
             wanted = pending[-1]
             if self._known(wanted) is not None:
                 pending.pop()
+                continue
+            if self._outer is not None and self._is_invariant(wanted[1]):
+                self._memo[wanted] = self._outer.value(*wanted)
                 continue
             missing = [need for need in self._needs(*wanted) if self._known(need) is None]
             if missing:
@@ -204,6 +215,16 @@ class Emitter:
             element = self._element(place.binding, self._at_lane(position, lane))
             part = f"{text}.{'xyzw'[lane]}" if operand.width == LANES else text
             self.lines.append(f"{element} = {part};")
+
+    def _is_invariant(self, coordinates: Coordinates) -> bool:
+        """Tell whether a loop's variables have no part in these coordinates."""
+        assert self._outer is not None
+        known = {row.text for row in self._outer._rows.values()}
+        atoms = {atom for index in coordinates for atom in index.atoms()}
+        return not any(
+            atom.key not in known if isinstance(atom, Opaque) else atom in self._loop
+            for atom in atoms
+        )
 
     def _known(self, wanted: tuple[Value, Coordinates]) -> Operand | None:
         return self.bound.get(wanted[0]) or self._memo.get(wanted)

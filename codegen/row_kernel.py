@@ -101,7 +101,7 @@ def plan_loops(context: KernelContext) -> RowPlan:
     reads = set(kernel.reads)
     ready: dict[Node, int] = {}
     loop_of: dict[Node, int] = {}
-    per_row = _per_row_nodes(kernel.nodes, space, reads)
+    per_row = set(kernel.per_row)
     for node in kernel.nodes:
         needs = [value.node for value in node.inputs if value not in reads]
         first = max((ready.get(each, 0) for each in needs), default=0)
@@ -125,30 +125,6 @@ def plan_loops(context: KernelContext) -> RowPlan:
     return plan
 
 
-def _per_row_nodes(nodes: tuple[Node, ...], space: RowSpace, reads: set[Value]) -> set[Node]:
-    """Return the nodes with one value per row that depend on a reduction of this kernel."""
-    found: set[Node] = set()
-    for node in nodes:
-        if isinstance(node.op.kind, (Reduction, ArgReduction)):
-            found.add(node)
-        elif node.inputs and node.type.size == space.rows:
-            inside = [value.node for value in node.inputs if value not in reads]
-            from_row = any(each in found for each in inside)
-            if from_row and all(_is_row_sized(each, found) for each in inside):
-                found.add(node)
-    if space.length == 1:
-        return found
-    return found | {
-        node
-        for node in nodes
-        if node.type.size == space.rows and node.inputs and space.rows != space.rows * space.length
-    }
-
-
-def _is_row_sized(node: Node, found: set[Node]) -> bool:
-    return node in found or not node.inputs or node.type.size <= 1
-
-
 def _row_index(space: RowSpace, name: str, lane: Var | None) -> Index:
     if lane is None:
         return variable(name, space.rows)
@@ -169,9 +145,10 @@ def _write(context: KernelContext, plan: RowPlan, schedule: RowSchedule) -> Vari
     full = space.full.substitute(replaced)
     per_group = schedule.rows_per_group // (LANES if schedule.vector == "row" else 1)
     grid = grid_for(-(-count // per_group))
+    loop = tuple(atom for atom in k.atoms() if isinstance(atom, Var))
 
     def body(emitter: Emitter) -> Mapping[str, object]:
-        writer = _RowWriter(context, plan, schedule, emitter, row, full)
+        writer = _RowWriter(context, plan, schedule, emitter, row, full, loop)
         return writer.write() | {
             "rows": count,
             "rows_per_group": per_group,
@@ -204,6 +181,7 @@ class _RowWriter:
     emitter: Emitter
     row: Index
     full: Index
+    loop: tuple[Var, ...]
     accumulators: list[Accumulator] = field(default_factory=list)
 
     def write(self) -> dict[str, object]:
@@ -226,7 +204,7 @@ class _RowWriter:
 
     def _loop(self, position: int) -> dict[str, object]:
         """Write one pass over the row, and what follows it."""
-        inner = self.emitter.fork()
+        inner = self.emitter.fork(self.loop)
         here: list[Accumulator] = []
         nodes = self.plan.reductions.get(position, [])
         for node in nodes:
@@ -237,6 +215,7 @@ class _RowWriter:
             here.append(accumulator)
         if position == self.plan.loops - 1:
             self._store_full(inner)
+        before = self.emitter.take()
         for node, accumulator in zip(nodes, here, strict=True):
             name = self.emitter.fresh(self.context.names[Value(node)])
             self.emitter.lines.extend(accumulator.finish(self.emitter, name))
@@ -245,7 +224,7 @@ class _RowWriter:
         self.accumulators.extend(here)
         self._row_values(position + 1)
         declared = [line for accumulator in here for line in accumulator.declare()]
-        return {"declared": declared, "body": inner.take(), "after": self.emitter.take()}
+        return {"declared": [*before, *declared], "body": inner.take(), "after": self.emitter.take()}
 
     def _accumulator(self, node: Node) -> Accumulator:
         name = self.emitter.fresh(f"acc_{self.context.names[Value(node)]}")

@@ -15,14 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
-import asg
 import numpy as np
-from asg import nn, optim
-from pydoc_data.topics import topics
 from rich.table import Table
 from running import compile_for, console, progress_bar
+
+import asg
+from asg import nn, optim
 
 CONTEXT, WIDTH, LAYERS, HEADS = 64, 128, 4, 4
 BATCH, EVALUATION_BATCH, EVALUATIONS = 20, 32, 8

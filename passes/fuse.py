@@ -299,6 +299,7 @@ def _kernel(grouping: Grouping, group: Group, outputs: list[Value], position: in
         reads=tuple(reads),
         nodes=nodes,
         in_place=_in_place(grouping, group, reads, outputs),
+        per_row=tuple(node for node, level in group.levels.items() if level == "row"),
     )
 
 

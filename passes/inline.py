@@ -148,13 +148,13 @@ def _forced(graph: Graph, result: Inlining) -> set[Node]:
         elif not is_given(base.node):
             forced.add(base.node)
     for node in graph.nodes:
-        if _is_written_through(graph, node):
+        if is_written_through(graph, node):
             forced.add(node)
             result.stored_views.add(node)
     return forced
 
 
-def _is_written_through(graph: Graph, node: Node) -> bool:
+def is_written_through(graph: Graph, node: Node) -> bool:
     """Tell whether a bijective view is all that anyone reads of a contraction."""
     kind = node.op.kind
     if not isinstance(kind, View) or kind.inverse is None or contiguous_base(Value(node)):

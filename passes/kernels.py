@@ -27,6 +27,7 @@ class FusedKernel:
         in_place: pairs (read, output) of equal size where each element of `read` is loaded only
             by the invocation that stores the element of `output` at the same flat position,
             before it stores it. The planner may give both the same memory.
+        per_row: nodes of row and reduce kernels with one value per row (reductions among them).
     """
 
     name: str
@@ -36,6 +37,7 @@ class FusedKernel:
     reads: tuple[Value, ...]
     nodes: tuple[Node, ...]
     in_place: tuple[tuple[Value, Value], ...] = ()
+    per_row: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _files(artefact: Artefact, values: Mapping[str, np.ndarray]) -> dict[str, by
     for name, text in artefact.sources.items():
         sources[name] = f"graph/{stems[name]}.asg"
         files[sources[name]] = text.encode()
-    arrays = {name: np.ascontiguousarray(array) for name, array in values.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in values.items()}
     files[_WEIGHTS] = safetensors.numpy.save(arrays)
     manifest = encode(artefact, texts) | {
         "format": FORMAT,

@@ -23,23 +23,32 @@ _precompiled: set[object] = set()
 
 
 def shared_device(spec: str | None = None, limits: Mapping[str, int] | None = None) -> Device:
-    """Return the process's device for `spec` (or ASG_DEVICE), opened at the first call.
-
-    When something needs higher limits than it has, a new one takes its place for whoever asks
-    later; what was made on the old one keeps it.
-    """
+    """Return the process's device for `spec` (or ASG_DEVICE), opened at the first call."""
     wanted = spec or os.environ.get("ASG_DEVICE") or ""
     with _shared_lock:
         device = _shared.get(wanted)
         if device is None or device.is_lost:
             device = _shared[wanted] = Device.open(wanted, limits)
-            return device
-        reachable = granted_limits(device.adapter, limits or {})
-        if all(device.limits[name] >= value for name, value in reachable.items()):
-            return device
+    return device if limits is None else device_for(device, limits)
+
+
+def device_for(device: Device, limits: Mapping[str, int]) -> Device:
+    """Return `device`, or one on the same adapter if that could grant higher limits.
+
+    A new one takes the place of the old among the shared devices.
+    """
+    with _shared_lock:
+        reachable = granted_limits(device.adapter, limits)
+        for candidate in (device, *_shared.values()):
+            is_fit = candidate.adapter == device.adapter and not candidate.is_lost
+            if is_fit and all(candidate.limits[name] >= reachable[name] for name in limits):
+                return candidate
         raised = {name: max(value, device.limits[name]) for name, value in reachable.items()}
-        device = _shared[wanted] = Device.open(wanted, raised)
-        return device
+        larger = Device.open(str(device.adapter.index), raised)
+        for wanted, shared in _shared.items():
+            if shared is device:
+                _shared[wanted] = larger
+        return larger
 
 
 def precompile(device: Device, shaders: Sequence[Shader]) -> None:

@@ -22,14 +22,14 @@ from asg.errors import DeviceLostError, InputError, ReleasedError
 from asg.runtime.arrays import as_array, to_words
 from asg.runtime.commands import Buffer, Command, Transfer
 from asg.runtime.device_array import DeviceArray, padded
-from asg.runtime.devices import precompile
+from asg.runtime.devices import device_for, precompile
 from asg.runtime.inputs import check_names, input_slot, slot_types
 from asg.runtime.kernels import choose_variants, shader_of
 from asg.runtime.profile import Timing, name_timings, time_steps
 from asg.runtime.program import Program, find_entry, plan_program
 from asg.runtime.readback import Readback
 from asg.runtime.recording import Recorder, Recording, bindable_inputs
-from asg.runtime.storage import Storage
+from asg.runtime.storage import Storage, limits_needed
 from asg.runtime.wgpu_device import Device
 
 _RECORDINGS = 16  # sets of input buffers for which the commands are kept
@@ -40,6 +40,7 @@ Observer = Callable[[int, Step], None]
 class Executor:
     """An artefact on a device. Threads may call it; runs of one executor follow each other.
 
+    `device` is another on the same adapter if the artefact needs higher limits than it has.
     `share` is an executor whose parameters and state this one uses instead of its own copy,
     where both lay them out alike.
     """
@@ -48,7 +49,7 @@ class Executor:
         self, artefact: Artefact, device: Device, *, share: Executor | None = None
     ) -> None:
         self.artefact = artefact
-        self.device = device
+        self.device = device = device_for(device, limits_needed(artefact))
         self.name = artefact.name
         self.generation = -1  # counts runs; below zero it is closed
         self.variants = choose_variants(artefact.kernels, device)
@@ -356,6 +357,16 @@ class Executor:
             if name not in found.values:
                 raise InputError(f"{entry} has no value {name!r} in memory")
             return self._storage.read([found.values[name]])[0]
+
+    def write_value(self, entry: str, name: str, value: object) -> None:
+        """Put something at the place of a graph value, for the next step to read."""
+        with self._lock:
+            self._check_open()
+            found = find_entry(self.artefact, entry)
+            if name not in found.values:
+                raise InputError(f"{entry} has no value {name!r} in memory")
+            slot = found.values[name]
+            self._storage.write(slot, to_words(f"{entry}: {name!r}", slot.type, value))
 
     def _check_open(self) -> None:
         if self.generation < 0:

@@ -6,7 +6,7 @@ With `dtype="f64"` floats are computed in float64, for references more exact tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from asg.types import DType, TensorType
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 Observer = Callable[[Node, tuple[Array, ...]], None]
+Adjust = Callable[[Node, Sequence[Array], tuple[Array, ...]], tuple[Array, ...]]
 Precision = Literal["f32", "f64"]
 
 
@@ -52,8 +53,13 @@ def run_with_updates(
     dtype: Precision = "f32",
     values: Arrays | None = None,
     observe: Observer | None = None,
+    adjust: Adjust | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the outputs of one run, and what parameters and state become by it (see `run`)."""
+    """Return the outputs of one run, and what parameters and state become by it (see `run`).
+
+    `adjust(node, operands, results)` returns what to go on with instead of a node's results, to
+    see what a small error in them does to everything after it.
+    """
     given = _inputs(graph, inputs, values or {}, dtype)
     last_use = _last_uses(graph)
     computed: dict[Value, Array] = {}
@@ -61,7 +67,10 @@ def run_with_updates(
         if node in given:
             results: tuple[Array, ...] = (given[node],)
         else:
-            results = _compute(node, [computed[value] for value in node.inputs], dtype)
+            operands = [computed[value] for value in node.inputs]
+            results = _compute(node, operands, dtype)
+            if adjust is not None:
+                results = adjust(node, operands, results)
         computed.update(zip(node.values, results, strict=True))
         if observe is not None:
             observe(node, results)

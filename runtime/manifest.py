@@ -58,7 +58,8 @@ def encode(artefact: Artefact, texts: Mapping[tuple[str, int], str]) -> dict[str
             name: _kernel(kernel, [texts[name, each] for each in range(len(kernel.variants))])
             for name, kernel in artefact.kernels.items()
         },
-        "entries": {name: _entry(entry) for name, entry in artefact.entries.items()},
+        # An array, since the first entry is what a plain call runs.
+        "entries": [_entry(entry) for entry in artefact.entries.values()],
         "report": dict(artefact.report),
     }
 
@@ -98,6 +99,7 @@ def _kernel(kernel: Kernel, files: list[str]) -> dict[str, Any]:
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return {
+        "name": entry.name,
         "inputs": [_slot(slot) for slot in entry.inputs],
         "outputs": [_slot(slot) for slot in entry.outputs],
         "updates": dict(entry.updates),
@@ -128,6 +130,7 @@ def decode(
     Raises:
         BundleError: something is missing, has the wrong type, or is out of range.
     """
+    name, report = root["name"].text(), root["report"].mapping()
     buffers = tuple(_read_buffer(each) for each in root["buffers"].items(_COUNT))
     persistent = tuple(
         _read_slot(each, buffers, ("role",)) for each in root["persistent"].items(_COUNT)
@@ -138,19 +141,17 @@ def decode(
     }
     if len(roles) != len(persistent):
         raise root["persistent"].error("two slots have one name")
-    kernels = {
-        name: _read_kernel(name, each, text) for name, each in root["kernels"].entries(_COUNT)
-    }
+    kernels = {key: _read_kernel(key, each, text) for key, each in root["kernels"].entries(_COUNT)}
     known = {slot.name: slot for slot in persistent}
-    entries = {
-        name: _read_entry(name, each, buffers, known, kernels)
-        for name, each in root["entries"].entries(_COUNT)
-    }
-    if not entries:
-        raise root["entries"].error("there is no entry")
+    found = [
+        _read_entry(each, buffers, known, roles, kernels) for each in root["entries"].items(_COUNT)
+    ]
+    entries = {entry.name: entry for entry in found}
+    if not entries or len(entries) < len(found):
+        raise root["entries"].error("there is no entry, or two have one name")
     _check_values(root, values, known)
     return Artefact(
-        name=root["name"].text(),
+        name=name,
         buffers=buffers,
         persistent=persistent,
         roles=roles,
@@ -158,7 +159,7 @@ def decode(
         entries=entries,
         values=values,
         sources=sources,
-        report=root["report"].mapping(),
+        report=report,
         version=FORMAT_VERSION,
     )
 
@@ -246,13 +247,13 @@ def _read_variant(field: Field, text: Callable[[str], str]) -> Variant:
 
 
 def _read_entry(
-    name: str,
     field: Field,
     buffers: tuple[Buffer, ...],
     persistent: Mapping[str, Slot],
+    roles: Mapping[str, str],
     kernels: Mapping[str, Kernel],
 ) -> Entry:
-    field.only("inputs", "outputs", "updates", "steps", "values")
+    field.only("name", "inputs", "outputs", "updates", "steps", "values")
     inputs = tuple(_read_slot(each, buffers) for each in field["inputs"].items(_COUNT))
     outputs = tuple(_read_slot(each, buffers) for each in field["outputs"].items(_COUNT))
     for part, slots in (("inputs", inputs), ("outputs", outputs)):
@@ -262,13 +263,15 @@ def _read_entry(
     places = {*persistent, *(slot.name for slot in inputs), *values}
     updates = {}
     for key, each in field["updates"].entries(_COUNT):
-        if key not in persistent:
+        if roles.get(key) not in ("parameter", "state"):
             raise each.error("is no parameter or state")
         updates[key] = each.text()
+        if updates[key] not in places:
+            raise each.error(f"the value {updates[key]!r} has no place")
     steps = tuple(
         _read_step(each, buffers, kernels, places) for each in field["steps"].items(_COUNT)
     )
-    return Entry(name, inputs, outputs, updates, steps, values)
+    return Entry(field["name"].text(), inputs, outputs, updates, steps, values)
 
 
 def _read_step(
@@ -283,6 +286,9 @@ def _read_step(
         source, target = (_read_range(field[end], buffers) for end in ("source", "target"))
         if source.size != target.size:
             raise field.error(f"copies {source.size} bytes to {target.size}")
+        apart = abs(source.offset - target.offset) >= source.size
+        if source.buffer == target.buffer and not apart:
+            raise field.error("source and target overlap")
         return Copy(source, target, reads, writes)
     field.only("kernel", "ranges", "reads", "writes")
     kernel = kernels.get(field["kernel"].text())

@@ -131,7 +131,8 @@ class MultiHeadAttention(Module):
         if mask is None:
             return open_
         if mask.dtype.is_float:
-            return functions.where(open_, mask, functional.MASKED)
+            added: Tensor = functions.where(open_, mask, functional.MASKED)
+            return added
         return functions.logical_and(open_, mask)
 
     def extra_repr(self) -> str:

@@ -62,15 +62,16 @@ def layer_norm(
         ShapeError: `x` does not end in `normalized_shape`.
     """
     tensor = as_tensor(x)
-    shape = _as_tuple(normalized_shape)
+    shape = as_tuple(normalized_shape)
     if tensor.shape[tensor.ndim - len(shape) :] != shape:
         raise ShapeError(f"layer_norm: {tensor.type} does not end in {list(shape)}")
     axes = tuple(range(tensor.ndim - len(shape), tensor.ndim))
     centred = tensor - functions.mean(tensor, axis=axes, keepdims=True)
     variance = functions.mean(centred * centred, axis=axes, keepdims=True)
-    normal = centred * functions.rsqrt(variance + eps)
-    scaled = normal if weight is None else normal * weight
-    return scaled if bias is None else scaled + bias
+    result: Tensor = centred * functions.rsqrt(variance + eps)
+    if weight is not None:
+        result = result * weight
+    return result if bias is None else result + bias
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True, *, key: Any = None) -> Tensor:
@@ -91,7 +92,8 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, key: Any = None) -
     if p == 1.0:
         return tensor * 0.0
     keep = dropout_mask(tensor.shape, p, key)
-    return functions.where(keep, tensor * (1.0 / (1.0 - p)), 0.0)
+    result: Tensor = functions.where(keep, tensor * (1.0 / (1.0 - p)), 0.0)
+    return result
 
 
 def dropout_mask(shape: Sequence[int], p: float, key: Any = None) -> Tensor:
@@ -219,7 +221,8 @@ def binary_cross_entropy_with_logits(
     return _reduce(loss, reduction)
 
 
-def _as_tuple(shape: int | Sequence[int]) -> tuple[int, ...]:
+def as_tuple(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Return a shape given as one size or several."""
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 

@@ -69,8 +69,7 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        is_single = isinstance(normalized_shape, int)
-        shape = (normalized_shape,) if is_single else tuple(normalized_shape)  # type: ignore[arg-type]
+        shape = functional.as_tuple(normalized_shape)
         self.normalized_shape, self.eps = shape, eps
         self.weight = Parameter(init.ones(shape)) if elementwise_affine else None
         self.bias = Parameter(init.zeros(shape)) if elementwise_affine and bias else None
@@ -124,14 +123,16 @@ class Tanh(Module):
     """Hyperbolic tangent."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.tanh(x)
+        y: Tensor = functional.tanh(x)
+        return y
 
 
 class Sigmoid(Module):
     """1 / (1 + exp(-x))."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.sigmoid(x)
+        y: Tensor = functional.sigmoid(x)
+        return y
 
 
 class SiLU(Module):

@@ -38,8 +38,11 @@ class Module:
     _transient: set[str]  # buffers that a state dict leaves out
 
     def __init__(self) -> None:
-        members = {"_parameters": {}, "_buffers": {}, "_modules": {}, "_transient": set()}
-        self.__dict__.update(members, training=True)
+        members = self.__dict__  # not setattr, which reads the tables that this makes
+        for table in ("_parameters", "_buffers", "_modules"):
+            members[table] = {}
+        members["_transient"] = set()
+        members["training"] = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Build the module's result; subclasses say how."""

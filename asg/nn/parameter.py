@@ -72,7 +72,7 @@ class StoredTensor(Tensor):
 
     @property
     def shape(self) -> Shape:
-        return self._data.shape
+        return self.type.shape
 
     def __asg_tensor__(self) -> Tensor:
         return Tensor(self.value)

@@ -34,7 +34,7 @@ abs_ = Op(
     errors=[BadSample(["bool[2]"], match="abs: needs an f32 or i32 input, got bool[2]")],
 )
 
-sign = Op(
+sign: Op = Op(
     name="sign",
     doc="-1, 0 or 1 as every element is negative, zero or positive; NaN stays NaN.",
     kind=Elementwise({DType.F32: "asg_sign({0})", DType.I32: "sign({0})"}),
@@ -241,7 +241,7 @@ ceil = Op(
     errors=[BadSample(["i32[3]"], match="ceil: needs a float input, got i32[3]")],
 )
 
-round_ = Op(
+round_: Op = Op(
     name="round",
     doc="Nearest integer; halves go to the even one.",
     kind=Elementwise("round({0})"),

@@ -42,7 +42,7 @@ log = Op(
 # d log(1 + x) = dx / (1 + x)
 log1p = Op(
     name="log1p",
-    doc="log(1 + x), exact for small x.",
+    doc="Logarithm of 1 + x, exact for small x.",
     kind=Elementwise("asg_log1p({0})", cost=30),
     shape=pointwise(1, FLOAT),
     numpy=np.log1p,
@@ -55,7 +55,7 @@ log1p = Op(
 # d (exp(x) - 1) = exp(x) dx = (node + 1) dx
 expm1 = Op(
     name="expm1",
-    doc="exp(x) - 1, exact for small x.",
+    doc="Exponential function minus 1, exact for small x.",
     kind=Elementwise("asg_expm1({0})", cost=30),
     shape=pointwise(1, FLOAT),
     numpy=np.expm1,
@@ -118,7 +118,7 @@ sin = Op(
 )
 
 # d cos(x) = -sin(x) dx
-cos = Op(
+cos: Op = Op(
     name="cos",
     doc="Cosine of an angle in radians.",
     kind=Elementwise("asg_cos({0})", cost=30),
@@ -194,7 +194,7 @@ erf = Op(
 
 # d x^y = y x^(y-1) dx + x^y log(x) dy. At y = 0 the first term is 0 whatever x is; where x is not
 # positive the second one counts as 0.
-pow_ = Op(
+pow_: Op = Op(
     name="pow",
     doc="Power of two floats: 1 for x^0, NaN for a negative x and a fractional y.",
     kind=Elementwise("asg_pow({0}, {1})", cost=70),

@@ -38,7 +38,7 @@ def swap_last(x: Tensor) -> Tensor:
 
 
 # z = x y:  dz = dx y + x dy, so the cotangents are g yᵀ and xᵀ g
-matmul_ = Op(
+matmul_: Op = Op(
     name="matmul",
     doc="Product of matrices [*batch, m, k] and [*batch, k, n].",
     kind=Contraction(),

@@ -123,7 +123,7 @@ def _select_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     return first
 
 
-select = Op(
+select: Op = Op(
     name="select",
     doc="`select(condition, x, y)`: x where the condition holds, y elsewhere.",
     kind=Elementwise("select({2}, {1}, {0})"),

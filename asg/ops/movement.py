@@ -31,7 +31,7 @@ def _reshape_access(attrs: Attrs, source: Shape, shape: Shape, at: Coordinates) 
     return Access(unflatten(flatten(at, shape), source))
 
 
-reshape = Op(
+reshape: Op = Op(
     name="reshape",
     doc="The same elements in the same order in another shape.",
     kind=View(
@@ -71,7 +71,7 @@ def _permute_access(attrs: Attrs, source: Shape, shape: Shape, at: Coordinates) 
     return Access(tuple(at[place] for place in _inverse_order(attrs["axes"])))
 
 
-permute = Op(
+permute: Op = Op(
     name="permute",
     doc="Axes in another order: axis i of the result is axis `axes[i]` of the operand.",
     kind=View(
@@ -293,7 +293,7 @@ def _flipped(attrs: Attrs, shape: Shape, at: Coordinates) -> Coordinates:
     )
 
 
-flip = Op(
+flip: Op = Op(
     name="flip",
     doc="Elements in opposite order along `axes`.",
     kind=View(

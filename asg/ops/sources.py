@@ -147,7 +147,7 @@ def _iota_numpy(shape: tuple[int, ...], axis: int, dtype: DType) -> Array:
 
 iota = Op(
     name="iota",
-    doc="The coordinate along `axis`: 0, 1, 2, …",
+    doc="The coordinate along `axis`: 0, 1, 2 and so on.",
     kind=Source(index=lambda attrs, coordinates: coordinates[attrs["axis"]]),
     shape=_iota_rule,
     numpy=_iota_numpy,

@@ -103,5 +103,5 @@ def _correction(beta: float, count: Tensor) -> Tensor:
     """Return 1 - beta^count; the difference would cancel in f32, expm1 does not."""
     if beta == 0.0:
         return count * 0.0 + 1.0
-    result: Scalar = -functions.expm1(count * math.log(beta))
+    result: Tensor = -functions.expm1(count * math.log(beta))
     return result

@@ -64,10 +64,10 @@ class Chunk:
         place = arange(self.total)
         result = as_tensor(values[-1][1])
         following = values[-1][0]
-        for (options, value), end in reversed(list(zip(values[:-1], self.ends, strict=False))):
-            if options != following:
+        for (key, value), end in reversed(list(zip(values[:-1], self.ends, strict=False))):
+            if key != following:
                 result = functions.where(place < end, as_tensor(value), result)
-            following = options
+            following = key
         return result
 
 

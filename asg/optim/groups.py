@@ -23,9 +23,7 @@ class Group:
 
 def decay_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Return groups that decay the matrices of `model` and spare vectors (biases, norms)."""
-    shapes = {
-        name: item.shape for name, item in model.named_parameters() if item.requires_grad
-    }
+    shapes = {name: item.shape for name, item in model.named_parameters() if item.requires_grad}
     return [
         {"params": [name for name in shapes if len(shapes[name]) >= 2],
          "weight_decay": weight_decay},
@@ -71,18 +69,16 @@ def resolve(
     return found
 
 
-def _select(
-    selector: Any, params: Mapping[str, Tensor], named: Named, position: int
-) -> list[str]:
+def _select(selector: Any, params: Mapping[str, Tensor], named: Named, position: int) -> list[str]:
     """Return names in the order of `params`."""
     if callable(selector):
         return [name for name, tensor in params.items() if selector(name, tensor)]
     items: Iterable[Any] = [selector] if isinstance(selector, str) else selector
     wanted: set[str] = set()
     for item in items:
-        name = item if isinstance(item, str) else named.get(id(item))
+        name = item if isinstance(item, str) else named.get(id(item), "")
         if name not in params:
-            label = repr(item) if name is None else repr(name)
+            label = repr(name or item)
             raise GraphError(
                 f"parameter group {position} names {label}, which is not trained; "
                 f"parameters: {', '.join(params)}"

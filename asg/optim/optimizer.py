@@ -152,7 +152,8 @@ class Options:
     @property
     def count(self) -> Tensor:
         """Number of this update, 1 for the first, as f32."""
-        return (self._needed() + 1).cast("f32")
+        result: Tensor = (self._needed() + 1).cast("f32")
+        return result
 
     @property
     def is_first(self) -> Tensor:

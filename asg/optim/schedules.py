@@ -38,7 +38,8 @@ def linear(start: float, end: float, total_steps: int) -> Schedule:
 
     def rate(step: Tensor) -> Tensor:
         part = functions.minimum(step.cast("f32") / float(total_steps), 1.0)
-        return start + (end - start) * part
+        result: Tensor = start + (end - start) * part
+        return result
 
     return Schedule(f"linear({start}, {end}, {total_steps})", rate)
 
@@ -53,14 +54,13 @@ def step_decay(start: float, factor: float, every: int) -> Schedule:
 
     def rate(step: Tensor) -> Tensor:
         times = functions.floor_divide(step, every).cast("f32")
-        return start * functions.exp(times * math.log(factor))
+        result: Tensor = start * functions.exp(times * math.log(factor))
+        return result
 
     return Schedule(f"step_decay({start}, {factor}, {every})", rate)
 
 
-def warmup_cosine(
-    peak: float, warmup_steps: int, total_steps: int, final: float = 0.0
-) -> Schedule:
+def warmup_cosine(peak: float, warmup_steps: int, total_steps: int, final: float = 0.0) -> Schedule:
     """Return a rate that rises evenly to `peak`, then falls by half a cosine to `final`.
 
     peak (step + 1) / warmup_steps while step < warmup_steps; afterwards, with u from 0 to 1
@@ -76,10 +76,11 @@ def warmup_cosine(
         t = step.cast("f32")
         left = functions.maximum(float(total_steps) - t, 0.0) / float(total_steps - warmup_steps)
         half = functions.sin(left * (0.5 * math.pi))  # (1 + cos(pi u)) / 2, without cancellation
-        falling = final + (peak - final) * (half * half)
-        if not warmup_steps:
-            return falling
-        return functions.where(step < warmup_steps, (t + 1.0) * (peak / warmup_steps), falling)
+        result: Tensor = final + (peak - final) * (half * half)
+        if warmup_steps:
+            rising = (t + 1.0) * (peak / warmup_steps)
+            result = functions.where(step < warmup_steps, rising, result)
+        return result
 
     return Schedule(f"warmup_cosine({peak}, {warmup_steps}, {total_steps}, {final})", rate)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from wgpu.utils.compute import compute_with_buffers
 from asg.codegen.render import helper_texts
 from asg.ops import TABLE, arithmetic, bits, convert
 from asg.types import DType
+from support.wgsl_check import check_naga, check_tint
 
 Array = np.ndarray[Any, Any]
 
 _WORDS = {"f": "f32", "i": "i32", "u": "u32", "b": "bool"}
 _COUNT = 1 << 16
+HELPERS = Path(__file__).resolve().parents[2] / "shaders" / "helpers"
 
 
 def run(name: str, types: str, result: str, operands: Sequence[Array], width: int) -> Array:
@@ -28,7 +31,9 @@ def run(name: str, types: str, result: str, operands: Sequence[Array], width: in
     lines = list(helper_texts([name + suffix]))
     element = "vec4<u32>" if width == 4 else "u32"
     for binding in range(len(operands)):
-        lines.append(f"@group(0) @binding({binding}) var<storage, read> a{binding}: array<{element}>;")
+        lines.append(
+            f"@group(0) @binding({binding}) var<storage, read> a{binding}: array<{element}>;"
+        )
     lines.append(
         f"@group(0) @binding({len(operands)}) var<storage, read_write> out: array<{element}>;"
     )
@@ -118,6 +123,24 @@ def _draw(low: float, high: float, logarithmic: bool) -> Array:
     return chance.uniform(low, high, _COUNT).astype(np.float32)
 
 
+def _every_helper() -> dict[str, str]:
+    """A trivial shader around each helper, for one lane and for four."""
+    stems = [path.name.split(".")[0] for path in sorted(HELPERS.glob("*.wgsl.j2"))]
+    names = [stem + suffix for stem in stems for suffix in ("", "_v4")]
+    trivial = "@compute @workgroup_size(1) fn main() {}"
+    return {name: "\n".join([*helper_texts([name]), trivial]) for name in names}
+
+
+@pytest.mark.device
+def test_naga_accepts_every_helper() -> None:
+    assert not {name: fault for name, fault in check_naga(_every_helper()).items() if fault}
+
+
+@pytest.mark.tint
+def test_tint_accepts_every_helper() -> None:
+    assert not {name: fault for name, fault in check_tint(_every_helper()).items() if fault}
+
+
 @pytest.mark.device
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize("case", UNARY, ids=lambda case: f"{case.name}[{case.low},{case.high}]")
@@ -154,7 +177,24 @@ def test_pow_accuracy(
 
 
 _SPECIAL = np.array(
-    [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1e30, -1e30, np.inf, -np.inf, np.nan, 5.5],
+    [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        2.0,
+        -2.0,
+        3.0,
+        -3.0,
+        0.5,
+        -0.5,
+        1e30,
+        -1e30,
+        np.inf,
+        -np.inf,
+        np.nan,
+        5.5,
+    ],
     np.float32,
 )
 
@@ -163,7 +203,20 @@ _SPECIAL = np.array(
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize(
     "name",
-    ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "tan", "sign", "isnan"],
+    [
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "sin",
+        "cos",
+        "tan",
+        "sign",
+        "isnan",
+    ],
 )
 def test_special_values(name: str, width: int) -> None:
     x = _SPECIAL[np.abs(_SPECIAL) != 1e30] if name in ("sin", "cos", "tan") else _SPECIAL
@@ -186,7 +239,9 @@ def test_special_pairs(name: str, width: int) -> None:
         expected = TABLE[name].numpy(x, y)
     found = run(helper, "ff", "f", [x, y], width).view(np.float32)
     wrong = ~np.isclose(found, expected, rtol=1e-6, equal_nan=True)
-    assert not wrong.any(), list(zip(x[wrong], y[wrong], found[wrong], expected[wrong], strict=True))
+    assert not wrong.any(), list(
+        zip(x[wrong], y[wrong], found[wrong], expected[wrong], strict=True)
+    )
 
 
 @pytest.mark.device
@@ -250,9 +305,10 @@ def _threefry(words: Sequence[Array], result: int, width: int) -> Array:
     """The helper gives a struct; the two words are fetched one at a time."""
     suffix = "_v4" if width == 4 else ""
     element = "vec4<u32>" if width == 4 else "u32"
+    modes = ["read"] * 4 + ["read_write"]
     bindings = [
-        f"@group(0) @binding({i}) var<storage, read{'_write' if i == 4 else ''}> a{i}: array<{element}>;"
-        for i in range(5)
+        f"@group(0) @binding({i}) var<storage, {mode}> a{i}: array<{element}>;"
+        for i, mode in enumerate(modes)
     ]
     code = "\n".join(
         [

@@ -6,10 +6,10 @@ import importlib.util
 import sys
 
 import numpy as np
-from support.targets import EXAMPLES, on_targets, reference
 
 import asg
 from asg import nn, optim
+from support.targets import EXAMPLES, on_targets, reference
 
 REFERENCE = reference("gpt")
 STEPS, WIDTH = 50, 32

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.targets import evaluate, on_targets, reference
 
 import asg
 from asg import nn
 from asg.nn import functional as F
+from support.targets import evaluate, on_targets, reference
 
 LAYERS = reference("layers")
 ATTENTION = reference("attention")

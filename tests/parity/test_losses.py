@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.targets import evaluate, on_targets, reference
 
 import asg
 from asg.nn import functional as F
+from support.targets import evaluate, on_targets, reference
 
 LOSSES = reference("losses")
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.targets import on_targets, reference
 
 import asg
 from asg import optim
+from support.targets import on_targets, reference
 
 REFERENCE = reference("optimizers")
 START, GRADS = REFERENCE.pop("start"), REFERENCE.pop("grads")
@@ -37,9 +37,7 @@ CASES: dict[str, Callable[[], optim.Optimizer]] = {
 
 def step_of(optimizer: optim.Optimizer) -> asg.Graph:
     """A graph whose gradients are its inputs."""
-    params = {
-        name: asg.input(name, value.shape, role="parameter") for name, value in START.items()
-    }
+    params = {name: asg.input(name, value.shape, role="parameter") for name, value in START.items()}
     grads = {name: asg.input(f"{name}.g", value.shape) for name, value in START.items()}
     update = optimizer.apply(params, grads)
     outputs = {f"{name}'": update.updates[name] for name in params}

@@ -1,0 +1,126 @@
+"""How far a device may be from exact arithmetic: the rounding of each kind of op, in one place.
+
+A single tolerance for a whole result is either too wide for a copy or too narrow for a long sum.
+So each node says how much it may round, and a run in float64 in which every node is off by that
+much shows what becomes of it further on (`asg.yardstick`). What is left then are the constants
+below: how many such disturbed runs, and how far beyond them a result may lie.
+
+Values that are no floats must be exact, unless a disturbed run changes them too: where the two
+largest elements differ by a rounding, `argmax` may say either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import numpy as np
+
+from asg.graph import Node
+from asg.op import (
+    ArgReduction,
+    Combine,
+    Composite,
+    Contraction,
+    Elementwise,
+    Gather,
+    Join,
+    Kind,
+    Reduction,
+    Scatter,
+    Source,
+    View,
+)
+
+Array = np.ndarray[Any, Any]
+
+EPSILON = 2.0**-24  # half the distance of neighbouring f32, relatively: one correct rounding
+TINY = 2.0**-126  # the least normal f32; devices may flush what is smaller to zero
+
+# A few disturbed runs see a typical deviation, not the largest one that can be. With 8 on top of
+# the 4 roundings of a sum of K terms, its relative tolerance is 32 EPSILON sqrt(K), that is
+# 2e-6 sqrt(K).
+SAFETY = 8.0
+SAMPLES = 4
+
+# An element that may be off by this part of its tensor's size says nothing: f32 can't compute it.
+MEANINGLESS = 0.02
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What a node may add, in EPSILONs.
+
+    `result`: relative to its result. `terms`: relative to its result and to the root of the sum
+    of its terms' squares, times the root of their number. `operands`: its result may be that of
+    operands which are off by this much.
+    """
+
+    result: float
+    terms: float
+    operands: float
+    reason: str
+
+
+ROUNDING: Mapping[str, Rounding] = {
+    "exact": Rounding(0, 0, 0, "moves or compares elements, and computes none"),
+    "simple": Rounding(1, 0, 0, "rounds once; less where a driver fuses a product with a sum"),
+    "function": Rounding(
+        8, 0, 8, "a polynomial or a driver's function: WGSL allows a few units in the last place, "
+        "and for exp and log a few of the operand's",
+    ),
+    "sum": Rounding(
+        1, 4, 0, "terms are added in another order than NumPy's pairwise one; the errors of K "
+        "additions grow with sqrt(K)",
+    ),
+    "product": Rounding(1, 4, 0, "K factors round K times"),
+    "composite": Rounding(16, 0, 8, "several functions and a sum, spelt out before it is lowered"),
+}  # fmt: skip
+
+
+def rounding(kind: Kind) -> Rounding:
+    """Return what a node of this kind may add."""
+    match kind:
+        case View() | Join() | Gather() | Source() | ArgReduction():
+            return ROUNDING["exact"]
+        case Elementwise():
+            return ROUNDING["simple" if kind.cost <= 1 else "function"]
+        case Reduction(Combine.SUM):
+            return ROUNDING["sum"]
+        case Reduction(Combine.PROD):
+            return ROUNDING["product"]
+        case Reduction():
+            return ROUNDING["exact"]
+        case Contraction() | Scatter():
+            return ROUNDING["sum"]
+        case Composite():
+            return ROUNDING["composite"]
+        case _:
+            assert_never(kind)
+
+
+def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, Array | float]:
+    """Return the root of the sum of the squares of each element's terms, and their number.
+
+    Of a product, which has no terms, it is the result itself.
+    """
+    kind = node.op.kind
+    match kind:
+        case Reduction(Combine.SUM):
+            squares = node.op.numpy(_square(operands[0]), **node.attrs)
+            return np.sqrt(squares), operands[0].size / max(result.size, 1)
+        case Contraction():
+            squares = node.op.numpy(*map(_square, operands), **node.attrs)
+            return np.sqrt(squares), operands[0].shape[-1]
+        case Scatter():
+            x, index, updates = operands
+            squares = node.op.numpy(_square(x), index, _square(updates), **node.attrs)
+            zeros, ones = np.zeros(x.shape), np.ones(updates.shape)
+            return np.sqrt(squares), 1 + node.op.numpy(zeros, index, ones, **node.attrs)
+        case _:
+            return np.abs(result), operands[0].size / max(result.size, 1)
+
+
+def _square(array: Array) -> Array:
+    return array * array

@@ -1,0 +1,101 @@
+"""Building graphs: what is equal is one node, what nobody needs is gone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from asg.errors import GraphError
+from asg.functions import exp
+from asg.graph import Graph, Literal, Value, rewrite
+from asg.ops.elementwise import log
+from asg.ops.sources import constant, input
+from asg.parse import parse_graph
+
+
+def names(graph: Graph) -> list[str]:
+    return [node.op.name for node in graph.nodes]
+
+
+def test_equal_nodes_become_one() -> None:
+    x = input("x", (2,))
+    graph = Graph.build({"y": (exp(x + 1.0) * exp(x + 1.0)).value})
+    assert names(graph) == ["input", "constant", "broadcast", "add", "exp", "mul"]
+    assert graph.outputs["y"].node.inputs[0] == graph.outputs["y"].node.inputs[1]
+
+
+def test_attributes_and_types_tell_nodes_apart() -> None:
+    x = input("x", (2, 2))
+    graph = Graph.build({"y": (x.sum(axis=0) + x.sum(axis=1)).value})
+    assert names(graph).count("sum") == 2
+
+
+def test_constants_are_equal_by_content() -> None:
+    one, two = Literal(np.zeros(3, np.float32)), Literal(np.zeros(3, np.float32))
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != Literal(np.zeros(3, np.int32))
+    assert one != Literal(np.zeros((1, 3), np.float32))
+    assert one != Literal(np.full(3, -0.0, np.float32))
+
+
+def test_what_nobody_needs_is_gone() -> None:
+    x = input("x", (2,))
+    exp(x)
+    assert names(Graph.build({"y": (x + x).value})) == ["input", "add"]
+
+
+def test_inputs_are_kept_in_order_when_declared() -> None:
+    a, b, c = (input(name, (2,)) for name in "abc")
+    graph = Graph.build({"y": (c + a).value}, inputs=[b.node, c.node])
+    assert graph.input_names() == ["b", "c", "a"]
+
+
+def test_updates_need_an_input() -> None:
+    with pytest.raises(GraphError, match="update of 'w', which is no input of the graph; inp"):
+        Graph.build({}, updates={"w": input("x", (2,)).value})
+
+
+def test_unknown_inputs_are_named() -> None:
+    with pytest.raises(GraphError, match="graph g has no input 'z'; inputs: x"):
+        parse_graph("graph g(x: f32[2]) { return x }").input("z")
+
+
+def test_users_and_results() -> None:
+    graph = parse_graph(
+        "graph g(x: state f32[2]) { a = exp(x) b = mul(a, a) return b, c=b update x = b }"
+    )
+    x, a, b = (Value(node) for node in graph.nodes)
+    assert graph.users == {x: [a.node], a: [b.node]}
+    assert graph.results == {b: ["b", "c", "x'"]}
+
+
+def test_rewrite_keeps_lines_and_order() -> None:
+    x = input("x", (2,))
+    kept = exp(x)
+    graph = Graph.build({"y": (kept * constant(2.0)).value, "z": (kept + x).value})
+
+    def change(node, inputs):
+        return (log(*map(_tensor, inputs)).value,) if node.op.name == "exp" else None
+
+    changed = rewrite(graph, change, note="tested")
+    assert sorted(names(changed)) == sorted("log" if n == "exp" else n for n in names(graph))
+    found = next(node for node in changed.nodes if node.op is log)
+    assert found.site == kept.node.site
+    assert found.note == "tested"
+
+
+def _tensor(value):
+    from asg.tensor import Tensor
+
+    return Tensor(value)
+
+
+def test_order_of_the_text_outlives_building_again() -> None:
+    """Merging equal nodes must not move those that read them to the end."""
+    x = input("x", (2,))
+    first = exp(x + 1.0)
+    middle = (x + 1.0) * 2.0
+    last = first * 3.0
+    graph = Graph.build({"a": middle.value, "b": last.value})
+    again = Graph.build(graph.outputs)
+    assert names(again) == names(graph)
