@@ -9,11 +9,25 @@ import numpy as np
 
 from asg.tolerances import EPSILON, MEANINGLESS, SAFETY, TINY
 from asg.types import TensorType
-from asg.yardstick import Array, Yardstick
 
+Array = np.ndarray[Any, Any]
 Verdict = Literal["right", "undecided", "wrong"]
 
 _MANY = 0.1  # of the elements; when so many are undecided, the tensor is
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What one value should be, and how sure that is.
+
+    `exact` is its reference, `single` what NumPy gets in float32. `spread` is how far disturbed
+    runs (`asg.yardstick`) were from the reference at most; of values that are no floats, whether
+    they changed.
+    """
+
+    exact: Array
+    single: Array
+    spread: Array
 
 
 @dataclass(frozen=True)
@@ -67,8 +81,8 @@ class Difference:
 
 
 def compare(name: str, type_: TensorType, got: Array, yardstick: Yardstick) -> Difference:
-    """Return how `got` differs from what it should be."""
-    if got.shape != type_.shape or got.dtype != type_.dtype.numpy:
+    """Return how `got` differs from what it should be; floats may be in double precision."""
+    if got.shape != type_.shape or got.dtype.kind != type_.dtype.numpy.kind:
         raise ValueError(f"{name} is {type_}, got {got.dtype}{list(got.shape)}")
     if type_.size == 0:
         return Difference(name, str(type_), "right", 0, 0, 0, (), 0.0, 0.0, 0.0, 0.0)
@@ -97,6 +111,13 @@ def compare(name: str, type_: TensorType, got: Array, yardstick: Yardstick) -> D
         error=float(error[place]),
         allowed=float(allowed[place]),
     )
+
+
+def exactly(array: Array) -> Yardstick:
+    """Return the yardstick of what is only moved."""
+    if array.dtype.kind == "f":
+        return Yardstick(array.astype(np.float64), array, np.zeros(array.shape))
+    return Yardstick(array, array, np.zeros(array.shape, np.bool_))
 
 
 Judged = tuple[Array, Array, Array, Array]  # error, allowed, wrong, undecided

@@ -14,7 +14,7 @@ import numpy as np
 
 from asg.errors import DTypeError
 from asg.op import Op
-from asg.ops import arithmetic, bits, elementwise, logic, reduction
+from asg.ops import arithmetic, bits, elementwise, logic, normalizing, reduction
 from asg.ops.convert import cast, stop_gradient
 from asg.ops.linear import matmul
 from asg.ops.sources import constant
@@ -330,6 +330,8 @@ def _shifted(x: Any, axis: Axis) -> tuple[Tensor, Tensor]:
 
 def softmax(x: Any, axis: Axis = -1) -> Tensor:
     """Return exp(x) divided by its sum along axes."""
+    if isinstance(axis, int):
+        return _along(normalizing.softmax, x, axis)
     shifted, _ = _shifted(x, axis)
     weights = exp(shifted)
     result: Tensor = weights / sum(weights, axis, keepdims=True)
@@ -338,8 +340,17 @@ def softmax(x: Any, axis: Axis = -1) -> Tensor:
 
 def log_softmax(x: Any, axis: Axis = -1) -> Tensor:
     """Return the logarithm of softmax."""
+    if isinstance(axis, int):
+        return _along(normalizing.log_softmax, x, axis)
     shifted, _ = _shifted(x, axis)
     result: Tensor = shifted - log(sum(exp(shifted), axis, keepdims=True))
+    return result
+
+
+def _along(op: Op, x: Any, axis: int) -> Tensor:
+    """Apply an op that works along one axis, counted from either end."""
+    operand = as_tensor(x)
+    result: Tensor = op(operand, axis=normal_axis(op, operand, axis))
     return result
 
 

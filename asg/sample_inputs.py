@@ -82,8 +82,8 @@ def _counts(node: Node, value: Value) -> list[int]:
 
 
 def _coordinates(value: Value) -> int | None:
-    """Return how many coordinates a value counts, if by views it is an `iota`."""
-    while isinstance(value.node.op.kind, View):
+    """Return how many coordinates a value counts, if by views and casts it is an `iota`."""
+    while isinstance(value.node.op.kind, (View, Elementwise)) and len(value.node.inputs) == 1:
         value = value.node.inputs[0]
     kind = value.node.op.kind
     if isinstance(kind, Source) and kind.index is not None:

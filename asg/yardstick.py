@@ -1,110 +1,80 @@
 """How exactly a graph can be computed at all: the reference, and what rounding does to it.
 
-The reference is a run of the interpreter in float64. Beside it stand the interpreter's run in
-float32 and some in float64 in which every node is off by what `asg.tolerances` lets it round.
-Where these scatter, the graph is ill-conditioned, and nobody can ask a device for more.
+Roof: uses the interpreter. The reference is a run in float64. Beside it stand the run in float32
+and some in float64 in which every node is off by what `asg.tolerances` lets it round. Where
+these scatter, the graph is ill-conditioned, and nobody can ask a device for more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from asg.comparison import Array, Yardstick
 from asg.graph import Graph, Node, Value
-from asg.runtime.interpreter import Array, Arrays, run_with_updates
+from asg.runtime.interpreter import Precision, run_with_updates
 from asg.tolerances import EPSILON, SAMPLES, TINY, rounding, terms
 
 _OVERFLOW = 2.0**128 * (1 - 2.0**-25)  # what rounds to infinity in float32
 
 
-@dataclass(frozen=True)
-class Yardstick:
-    """What one value should be, and how sure that is.
-
-    `exact` is its reference, `single` what NumPy gets in float32. `spread` is how far the
-    disturbed runs were from the reference at most; of values that are no floats, whether they
-    changed.
-    """
-
-    exact: Array
-    single: Array
-    spread: Array
-
-
 def measure(
     graph: Graph,
-    inputs: Mapping[str, Any],
-    values: Arrays | None = None,
+    given: Mapping[str, Any],
     wanted: Iterable[Value] | None = None,
     samples: int = SAMPLES,
 ) -> dict[Value, Yardstick]:
     """Return the yardsticks of `wanted` values; by default those of outputs and updates.
 
-    Args:
-        inputs: arrays by name.
-        values: parameters and state, instead of those that the graph starts with.
+    `given` has arrays by name for the inputs, and for parameters and state where they are not to
+    be those that the graph starts with.
     """
-    kept = dict.fromkeys(graph.results if wanted is None else wanted)
-    exact = _collect(graph, inputs, values, kept, "f64")
-    single = _collect(graph, inputs, values, kept, "f32")
+    kept = list(dict.fromkeys(graph.results if wanted is None else wanted))
+    exact = collect(graph, given, kept, "f64")
+    single = collect(graph, given, kept, "f32")
     spread = {value: _no_spread(exact[value], single[value]) for value in kept}
     for seed in range(samples):
-        disturbed = _collect(graph, inputs, values, kept, "f64", np.random.default_rng(seed))
+        disturbed = collect(graph, given, kept, "f64", np.random.default_rng(seed))
         for value in kept:
             spread[value] = _widen(spread[value], exact[value], disturbed[value])
     return {value: Yardstick(exact[value], single[value], spread[value]) for value in kept}
 
 
 def collect(
-    graph: Graph, inputs: Mapping[str, Any], values: Arrays | None, wanted: Iterable[Value]
-) -> dict[Value, Array]:
-    """Return some values of a graph as the interpreter computes them."""
-    return _collect(graph, inputs, values, dict.fromkeys(wanted), "f32")
-
-
-def _collect(
     graph: Graph,
-    inputs: Mapping[str, Any],
-    values: Arrays | None,
-    wanted: Mapping[Value, object],
-    dtype: Any,
+    given: Mapping[str, Any],
+    wanted: Iterable[Value],
+    dtype: Precision = "f32",
     noise: np.random.Generator | None = None,
 ) -> dict[Value, Array]:
+    """Return some values of a graph as the interpreter computes them, disturbed by `noise`.
+
+    Float64 has the range of float32 here, so that the reference overflows where a device does.
+    """
+    kept = set(wanted)
     found: dict[Value, Array] = {}
 
     def observe(node: Node, results: tuple[Array, ...]) -> None:
-        for value, array in zip(node.values, results, strict=True):
-            if value in wanted:
-                found[value] = array
+        found.update((v, a) for v, a in zip(node.values, results, strict=True) if v in kept)
 
     def adjust(node: Node, operands: Any, results: tuple[Array, ...]) -> tuple[Array, ...]:
         moved = results if noise is None else disturb(node, operands, results, noise)
         return moved if dtype == "f32" else tuple(map(_in_range, moved))
 
-    run_with_updates(graph, inputs, dtype=dtype, values=values, observe=observe, adjust=adjust)
+    run_with_updates(graph, given, dtype=dtype, observe=observe, adjust=adjust)
     return found
-
-
-def _in_range(array: Array) -> Array:
-    """Give a float64 the range of float32, so that the reference overflows where a device does."""
-    if array.dtype.kind != "f" or array.size == 0:
-        return array
-    with np.errstate(all="ignore"):
-        is_beyond = np.abs(array) >= _OVERFLOW
-        return np.where(is_beyond, np.copysign(np.inf, array), array) if is_beyond.any() else array
 
 
 def disturb(
     node: Node, operands: list[Array], results: tuple[Array, ...], noise: np.random.Generator
 ) -> tuple[Array, ...]:
     """Return the results of a node, each float off by what the node may round."""
-    if not any(result.dtype.kind == "f" for result in results):
-        return results
     rule = rounding(node.op.kind)
     if not (rule.result or rule.terms or rule.operands):
+        return results
+    if not any(result.dtype.kind == "f" for result in results):
         return results
     with np.errstate(all="ignore"):
         if rule.operands and any(operand.dtype.kind == "f" for operand in operands):
@@ -132,6 +102,14 @@ def _off(array: Array, by: Array, noise: np.random.Generator) -> Array:
     drawn = noise.uniform(-0.5, 0.5, array.shape)
     moved: Array = array + by * (drawn + np.copysign(0.5, drawn))
     return np.where(np.isfinite(array), moved, array)
+
+
+def _in_range(array: Array) -> Array:
+    if array.dtype.kind != "f" or array.size == 0:
+        return array
+    with np.errstate(all="ignore"):
+        is_beyond = np.abs(array) >= _OVERFLOW
+    return np.where(is_beyond, np.copysign(np.inf, array), array) if is_beyond.any() else array
 
 
 def _no_spread(exact: Array, single: Array) -> Array:

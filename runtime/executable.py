@@ -13,8 +13,9 @@ import numpy as np
 from asg.errors import BundleError, InputError, ReleasedError
 from asg.graph import Graph
 from asg.runtime.arrays import to_array
-from asg.runtime.bundle import save_bundle
+from asg.runtime.bundle import load_bundle, save_bundle
 from asg.runtime.device_array import DeviceArray
+from asg.runtime.devices import shared_device
 from asg.runtime.entry_point import EntryPoint, Results
 from asg.runtime.executor import Executor
 from asg.runtime.inputs import check_names, check_state_names, slot_types
@@ -301,6 +302,20 @@ class NumpyExecutable:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def load(path: str | os.PathLike[str], *, device: str | None = None) -> Executable:
+    """Load a bundle that `exe.save` wrote; needs no compiler.
+
+    Args:
+        path: the folder or the `.asg` zip.
+        device: which adapter, as ASG_DEVICE says it.
+
+    Raises:
+        BundleError: the bundle is damaged, tampered with, or from a newer version.
+        DeviceError: no adapter, or it refuses what the bundle needs.
+    """
+    return Executable(Executor(load_bundle(path), shared_device(device)))
 
 
 def first_entry(entries: Mapping[str, EntryPoint]) -> EntryPoint:

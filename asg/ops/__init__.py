@@ -18,6 +18,7 @@ from asg.ops import (
     linear,
     logic,
     movement,
+    normalizing,
     reduction,
     sources,
 )
@@ -26,7 +27,7 @@ from asg.types import as_shape
 
 _FAMILIES = (
     sources, arithmetic, elementwise, logic, bits, convert, movement, join, reduction, linear,
-    indexing,
+    indexing, normalizing,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from asg.errors import GraphError
 from asg.functions import exp
 from asg.graph import Graph, Literal, Value, rewrite

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from asg import graph_file
 from asg.errors import GraphError
 from asg.graph import Graph
@@ -51,7 +51,7 @@ def test_the_head_says_what_it_is(graph: Graph, tmp_path: Path) -> None:
 
 def test_graphs_without_numbers_need_no_second_file(tmp_path: Path) -> None:
     path = save_graph(Graph.build({"y": (input("x", (2,)) * 2.0).value}), tmp_path / "small")
-    assert os.listdir(tmp_path) == ["small.graph"]
+    assert [file.name for file in tmp_path.iterdir()] == ["small.graph"]
     assert str(load_graph(path).outputs["y"].type) == "f32[2]"
 
 
@@ -84,7 +84,7 @@ def test_a_failed_write_keeps_the_old_file(
     with pytest.raises(OSError, match="disk full"):
         save_graph(random_graph(0).graph, tmp_path / "model")
     assert path.read_bytes() == before
-    assert len(os.listdir(tmp_path)) == 2
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_missing_files(graph: Graph, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+
 from asg.errors import GraphError, ParseError
 from asg.format import format_graph, format_node
 from asg.functions import exp
@@ -18,7 +20,6 @@ from asg.parse import parse_graph
 from asg.site import Site, scope
 from asg.types import DType, parse_type
 from asg.verify import verify
-from hypothesis import given
 from support.random_graphs import RandomGraph, graphs
 
 TEXT = """\
@@ -204,7 +205,8 @@ WRONG = {
         "graph g() {\n  c = constant([[1], [1, 2]])\n}",
     "line 2: a constant of type f32[3] has 3 elements, got 2 in shape [2]":
         "graph g() {\n  c = constant([1.0, 2.0]) : f32[3]\n}",
-    "line 2: an element does not fit into i32": "graph g() {\n  c = constant(3000000000) : i32[]\n}",
+    "line 2: an element does not fit into i32":
+        "graph g() {\n  c = constant(3000000000) : i32[]\n}",
     "line 2: expected ',' after an argument, got 'x'": "graph g(x: f32[2]) {\n  y = add(x x)\n}",
     "line 2: expected '=' after y, got '('": "graph g(x: f32[2]) {\n  y (x)\n}",
     "line 2: a graph has no '%' here": "graph g(x: f32[2]) {\n  y = x % 2\n}",

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from asg.errors import GraphError
 from asg.functions import exp
 from asg.graph import Graph, Literal, Node, Value

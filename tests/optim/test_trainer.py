@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.targets import on_targets
 
 import asg
 from asg import nn, optim
 from asg.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
 from asg.data import Batches
 from asg.errors import AsgError, InputError
+from support.targets import on_targets
 
 
 def loss_fn(model: nn.Module, batch: dict[str, asg.Tensor]) -> asg.Tensor:
@@ -89,7 +89,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     arrays = path / "state.safetensors"
     content = arrays.read_bytes()
     arrays.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CheckpointError, match="is damaged: the digest of state.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is damaged: the digest of state\.safetensors"):
         trainer(tmp_path).fit(Batches(rings(), 16), progress=False, resume=True)
     about = json.loads((path / "checkpoint.json").read_text())
     (path / "checkpoint.json").write_text(json.dumps(about | {"version": 2}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.targets import on_targets
 
 import asg
 from asg import nn, optim
 from asg.errors import GraphError
+from support.targets import on_targets
 
 SPECS = {"x": asg.spec((8, 3)), "y": asg.spec((8, 1))}
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+
 from asg.errors import GradientError
 from asg.format import format_graph
 from asg.functions import exp, stop_gradient
@@ -271,7 +272,7 @@ def test_errors(message: str) -> None:
 
 def test_names_of_gradients_must_be_free() -> None:
     graph = parse_graph("graph g(w: f32[]) { loss = exp(w) return loss, w.grad=w }")
-    with pytest.raises(GradientError, match="has an output 'w.grad' already; use asg.grad"):
+    with pytest.raises(GradientError, match=r"has an output 'w\.grad' already; use asg\.grad"):
         value_and_grad(graph, wrt="w")
 
 

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+
 from asg.errors import InternalError
 from asg.format import format_graph
 from asg.functions import exp, stop_gradient
@@ -19,10 +21,12 @@ from asg.passes.rewriting import Rule, operand
 from asg.passes.simplify import RULES, Simplify
 from asg.runtime.interpreter import run_with_updates
 from asg.verify import verify
-from hypothesis import given
 from support.random_graphs import RandomGraph, graphs
 
-INPUTS = "x: f32[2, 3], y: f32[2, 3], v: f32[3], s: f32[], i: i32[4], u: u32[4], b: bool[4], n: f32[2, 0]"
+INPUTS = (
+    "x: f32[2, 3], y: f32[2, 3], v: f32[3], s: f32[], "
+    "i: i32[4], u: u32[4], b: bool[4], n: f32[2, 0]"
+)
 
 
 def simple(body: str) -> str:
@@ -88,7 +92,8 @@ ACTS = {
         "constant_1 = constant(0); r = broadcast(constant_1, shape=[4]); return r",
     "r = bitwise_xor(i, i) return r":
         "constant_1 = constant(0); r = broadcast(constant_1, shape=[4]); return r",
-    IC.format("true") + "a = cast(i, dtype=f32) d = cast(u, dtype=f32) r = select(c, a, d) return r":
+    IC.format("true") + "a = cast(i, dtype=f32) d = cast(u, dtype=f32) r = select(c, a, d)"
+    " return r":
         "r = cast(i, dtype=f32); return r",
     "a = cast(i, dtype=f32) r = select(b, a, a) return r": "r = cast(i, dtype=f32); return r",
     "a = bitwise_not(b) d = bitcast(u, dtype=i32) r = select(a, i, d) return r":
@@ -100,9 +105,13 @@ ACTS = {
     # constants
     "a = constant(2.0) c = constant(3.0) d = mul(a, c) r = add(s, d) return r":
         "constant_1 = constant(6.0); r = add(s, constant_1); return r",
-    "a = constant(2.0) r = mul(a, s) return r": "constant_1 = constant(2.0); r = mul(s, constant_1); return r",
+    "a = constant(2.0) r = mul(a, s) return r":
+        "constant_1 = constant(2.0); r = mul(s, constant_1); return r",
     "r = constant([[7, 7], [7, 7]]) return r":
         "constant_1 = constant(7); r = broadcast(constant_1, shape=[2, 2]); return r",
+    "a = constant([[2.0]]) d = broadcast(a, shape=[2, 3]) r = mul(x, d) return r":
+        "constant_1 = constant(2.0); broadcast_1 = broadcast(constant_1, shape=[2, 3]); "
+        "r = mul(x, broadcast_1); return r",
     "r = iota(shape=[3, 1], axis=1, dtype=i32) return r":
         "constant_1 = constant(0); r = broadcast(constant_1, shape=[3, 1]); return r",
     "a = broadcast(v, shape=[2, 3]) r = exp(a) return r":
@@ -140,9 +149,11 @@ ACTS = {
     "r = pad(v, low=[-1], high=[2], fill=0.0) return r":
         "slice_1 = slice(v, starts=[1], stops=[3], steps=[1]); "
         "r = pad(slice_1, low=[0], high=[2], fill=0.0); return r",
-    "a = pad(v, low=[2], high=[2], fill=0.0) r = slice(a, starts=[3], stops=[5], steps=[1]) return r":
+    "a = pad(v, low=[2], high=[2], fill=0.0) r = slice(a, starts=[3], stops=[5], steps=[1])"
+    " return r":
         "r = slice(v, starts=[1], stops=[3], steps=[1]); return r",
-    "a = pad(v, low=[2], high=[2], fill=7.0) r = slice(a, starts=[0], stops=[2], steps=[1]) return r":
+    "a = pad(v, low=[2], high=[2], fill=7.0) r = slice(a, starts=[0], stops=[2], steps=[1])"
+    " return r":
         "constant_1 = constant(7.0); r = broadcast(constant_1, shape=[2]); return r",
     "a = concatenate(v, v, axis=0) r = slice(a, starts=[4], stops=[6], steps=[1]) return r":
         "r = slice(v, starts=[1], stops=[3], steps=[1]); return r",
@@ -272,7 +283,9 @@ def test_rules_that_undo_each_other_are_named() -> None:
     there = Rule("there", (add,), lambda n: (operand(n, 0), operand(n, 1)), lambda x, y: mul(x, y))
     back = Rule("back", (mul,), lambda n: (operand(n, 0), operand(n, 1)), lambda x, y: add(x, y))
     graph = parse_graph("graph g(x: f32[2]) { y = add(x, x) return y }")
-    with pytest.raises(InternalError, match="internal: simplify: rules undo each other at .*: th"):
+    with pytest.raises(
+        InternalError, match=r"internal: simplify: rules undo each other at .*: (th|ba)"
+    ):
         Simplify((there, back))(graph)
 
 

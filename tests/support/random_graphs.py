@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import numpy as np
+from hypothesis import strategies as st
+
 from asg.errors import AsgError
 from asg.graph import Graph, Value
 from asg.op import (
@@ -41,7 +43,6 @@ from asg.ops.reduction import reduce_sum
 from asg.ops.sources import constant, constant_, input, input_, iota
 from asg.tensor import Tensor
 from asg.types import DType, Shape, TensorType, parse_type
-from hypothesis import strategies as st
 
 Array = np.ndarray[Any, Any]
 
@@ -98,7 +99,7 @@ class _Known:
         return self.tensor.type
 
 
-class _NotNow(Exception):
+class _NotNowError(Exception):
     """What was tried does not fit the values at hand."""
 
 
@@ -118,7 +119,7 @@ class _Maker:
         for _ in range(steps):
             try:
                 self.grow(self.random.choice(ops))
-            except (AsgError, _NotNow):
+            except (AsgError, _NotNowError):
                 continue
         return self.finish()
 
@@ -202,7 +203,7 @@ class _Maker:
         """Return one of the values at hand, the later ones more often."""
         fitting = [known for known in self.pool if fits(known.type)]
         if not fitting:
-            raise _NotNow
+            raise _NotNowError
         return fitting[max(self.random.randrange(len(fitting)) for _ in range(2))]
 
     # How a graph grows
@@ -361,7 +362,7 @@ class _Maker:
         shape = self.shape()
         if op is iota:
             if not shape or self.smooth:
-                raise _NotNow
+                raise _NotNowError
             dtype = self.random.choice((DType.I32, DType.F32, DType.U32))
             axis = self.random.randrange(len(shape))
             self.apply(op, [], {"shape": shape, "axis": axis, "dtype": dtype})
@@ -385,7 +386,7 @@ class _Maker:
         built = op(*(known.tensor for known in operands), **attrs)
         results = built if isinstance(built, tuple) else (built,)
         if sum(result.size for result in results) > MAX_ELEMENTS:
-            raise _NotNow
+            raise _NotNowError
         node = results[0].node
         ways: list[tuple[Array, ...]] = []
         for way in range(3):
@@ -400,7 +401,7 @@ class _Maker:
             for i, result in enumerate(results)
         ]
         if not all(_agree(known) for known in kept):
-            raise _NotNow
+            raise _NotNowError
         self.pool.extend(kept)
         return kept[0]
 
