@@ -34,8 +34,8 @@ class Yardstick:
 class Difference:
     """How one value differs from its reference; `index` is where it does so most.
 
-    `error` and `allowed` are those of that element. `undecided` elements lie within what
-    rounding may do, but rounding may do so much to them that this says nothing.
+    `error` and `allowed` are those of that element. `undecided` elements are visibly off, but not
+    by more than rounding may do to them: the computation is ill-conditioned there.
     """
 
     name: str
@@ -128,7 +128,7 @@ def _judge_others(got: Array, yardstick: Yardstick) -> Judged:
     differs = got != yardstick.single
     error = np.abs(got.astype(np.float64) - yardstick.single.astype(np.float64))
     wrong = differs & ~yardstick.spread
-    return error, np.zeros(got.shape), wrong, yardstick.spread
+    return error, np.zeros(got.shape), wrong, differs & yardstick.spread
 
 
 def _judge_floats(got: Array, yardstick: Yardstick) -> Judged:
@@ -144,7 +144,7 @@ def _judge_floats(got: Array, yardstick: Yardstick) -> Judged:
     # An infinite spread says that some of the reference runs overflow or lose their number here.
     is_unsure = ~np.isfinite(yardstick.spread)
     wrong = ~(is_same | is_near | is_unsure) | (np.isnan(wide) & ~np.isnan(single) & ~is_unsure)
-    undecided = ~wrong & (is_unsure | (allowed > MEANINGLESS * _sizes(exact)))
+    undecided = ~wrong & ~is_same & ~(error <= MEANINGLESS * _sizes(exact))
     return error, allowed, wrong, undecided
 
 

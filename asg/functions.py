@@ -87,6 +87,7 @@ remainder = arithmetic.remainder
 round = arithmetic.round_
 sign = arithmetic.sign
 sub = arithmetic.sub
+true_divide = arithmetic.true_divide
 trunc = arithmetic.trunc
 cos = elementwise.cos
 erf = elementwise.erf
@@ -116,16 +117,6 @@ less = logic.less
 less_equal = logic.less_equal
 not_equal = logic.not_equal
 where = logic.select
-
-
-def true_divide(x: Any, y: Any) -> Tensor:
-    """Return x / y; integers become floats first."""
-    result: Tensor = arithmetic.div(*(_as_float(operand) for operand in (x, y)))
-    return result
-
-
-def _as_float(x: Any) -> Any:
-    return float(x) if isinstance(x, (int, float)) else cast(x, DType.F32)
 
 
 def floor_divide(x: Any, y: Any) -> Tensor:

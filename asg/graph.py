@@ -269,13 +269,17 @@ def rewrite(
     and scope of the node that they replace.
     """
     renamed: dict[Value, Value] = {}
+    is_changed = False
     for node in graph.nodes:
         inputs = tuple(renamed[value] for value in node.inputs)
         with inherit(node.site, node.scope, note or node.note):
             replaced = change(node, inputs)
             if replaced is None:
-                kept = node if inputs == node.inputs else _with_inputs(node, inputs)
-                replaced = kept.values
+                # After the first change all nodes are copied, or those that nothing touched
+                # would come before those that it did: nodes stand in order of creation.
+                is_same = node.op.name == "input" or not is_changed
+                replaced = (node if is_same else _with_inputs(node, inputs)).values
+            is_changed = is_changed or replaced != node.values
         renamed.update(zip(node.values, replaced, strict=True))
     return Graph.build(
         {name: renamed[value] for name, value in graph.outputs.items()},

@@ -51,16 +51,18 @@ class Reader:
     def _split(self, text: str) -> None:
         line, start = 1, 0
         for match in _TOKEN.finditer(text):
-            kind = match.lastgroup or "wrong"
-            token = Token(kind, match.group(), line, match.start() - start)
-            if kind == "space" and "\n" in token.text:
-                line += token.text.count("\n")
-                start = match.start() + token.text.rindex("\n") + 1
+            kind, word = match.lastgroup or "wrong", match.group()
+            if kind == "space":
+                count = word.count("\n")
+                if count:
+                    line += count
+                    start = match.start() + word.rindex("\n") + 1
             elif kind == "comment":
-                self.comments[line] = token.text[1:].strip()
-            elif kind == "wrong":
-                self.fail(f"a graph has no {token.text!r} here", token)
-            elif kind != "space":
+                self.comments[line] = word[1:].strip()
+            else:
+                token = Token(kind, word, line, match.start() - start)
+                if kind == "wrong":
+                    self.fail(f"a graph has no {word!r} here", token)
                 self.tokens.append(token)
         self.tokens.append(Token("end", "", line, len(text) - start))
 

@@ -145,9 +145,7 @@ expand_dims = unsqueeze
 
 def broadcast_to(x: Any, *shape: Any) -> Tensor:
     """Return `x` repeated along new axes and axes of size 1, as NumPy does."""
-    tensor, wanted = as_tensor(x), as_shape(_sizes(shape))
-    result: Tensor = tensor if tensor.shape == wanted else movement.broadcast(tensor, shape=wanted)
-    return result
+    return movement.broadcast_to(x, _sizes(shape))
 
 
 def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:

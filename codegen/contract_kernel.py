@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from asg.artefact import Variant
 from asg.codegen.context import KernelContext, grid_for, output_coordinates, write
-from asg.codegen.contract_loop import SUBGROUP, Loop
+from asg.codegen.contract_loop import SUBGROUP, Loop, loop_holes
 from asg.codegen.contract_operands import (
     LANE,
     LANE_INDEX,
@@ -23,6 +24,7 @@ from asg.codegen.contract_operands import (
     quads_in,
     with_dense_quads,
 )
+from asg.codegen.contract_staged import Stage
 from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES, Operand
 from asg.graph import Node, Value
@@ -54,25 +56,25 @@ class Tiling:
     def anchor(self) -> Node:
         return self.context.kernel.anchors[0]
 
-    def tiles(self, columns: int) -> int:
-        """Return how many tiles of the schedule's rows and of `columns` cover all products."""
+    def tiles(self, columns: int, rows: int) -> int:
+        """Return how many tiles of `rows` by `columns` cover all products."""
         across = -(-self.problem.columns // columns)
-        return self.problem.batch * -(-self.problem.rows // self.schedule.rows) * across
+        return self.problem.batch * -(-self.problem.rows // rows) * across
 
-    def place(self, emitter: Emitter, columns: int) -> Place:
+    def place(self, emitter: Emitter, columns: int, rows: int) -> Place:
         """Write which tile `tile` means; tiles under each other follow each other."""
-        down = -(-self.problem.rows // self.schedule.rows)
+        down = -(-self.problem.rows // rows)
         across = -(-self.problem.columns // columns)
         tile = variable("tile", self.problem.batch * down * across)
         if self.schedule.family == "register":
             column = bind(emitter, "tile_column", tile % across)
-            row = bind(emitter, "tile_row", tile // across % down)
+            tile_row = bind(emitter, "tile_row", tile // across % down)
         else:
-            row = bind(emitter, "tile_row", tile % down)
+            tile_row = bind(emitter, "tile_row", tile % down)
             column = bind(emitter, "tile_column", tile // down % across)
         batch = bind(emitter, "batch", tile // (across * down))
         quad = column * (columns // LANES)
-        return Place(self.batch_at(batch), row * self.schedule.rows, quad)
+        return Place(self.batch_at(batch), tile_row * rows, quad)
 
     def batch_at(self, batch: Index) -> Coordinates:
         """Return the coordinates of a position among the products."""
@@ -103,8 +105,10 @@ def _variant(tiling: Tiling) -> Variant:
             return _register(tiling)
         case "shuffle":
             return _shuffle(tiling)
-        case _:
-            raise NotImplementedError
+        case "staged":
+            return _staged(tiling)
+        case family:
+            assert_never(family)
 
 
 def _tiling(
@@ -118,7 +122,8 @@ def _tiling(
     tiling = Tiling(context, schedule, problem, rows, columns)
     batch = tiling.batch_at(variable("batch", problem.batch))
     # A row quad that is moved back would hold other rows than the sums it is added to.
-    has_row_quads = problem.rows % LANES == 0 and schedule.rows % LANES == 0
+    unit = SUBGROUP if schedule.family == "shuffle" else LANES
+    has_row_quads = problem.rows % LANES == 0 and schedule.rows % unit == 0
     may_follow_outer = has_row_quads and problem.inner >= schedule.inner_steps
     rows = with_dense_quads(context, rows, batch, may_follow_outer=may_follow_outer)
     if schedule.inner_steps == 1:
@@ -131,11 +136,11 @@ def _tiling(
 def _register(tiling: Tiling) -> Variant:
     """Write the family `register`: each invocation owns a tile and shares nothing."""
     schedule = tiling.schedule
-    count = tiling.tiles(schedule.columns)
+    count = tiling.tiles(schedule.columns, schedule.rows)
     grid = grid_for(-(-count // schedule.workgroup))
 
     def body(emitter: Emitter) -> Mapping[str, object]:
-        place = tiling.place(emitter, schedule.columns)
+        place = tiling.place(emitter, schedule.columns, schedule.rows)
         loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, schedule.inner_steps)
         quads = [place.quad + j for j in range(schedule.columns // LANES)]
         if schedule.inner_steps == 1:
@@ -160,11 +165,11 @@ def _register(tiling: Tiling) -> Variant:
 def _shuffle(tiling: Tiling) -> Variant:
     """Write the family `shuffle`: a subgroup owns a tile; rows are read once and passed round."""
     schedule = tiling.schedule
-    count = tiling.tiles(schedule.columns * SUBGROUP)
+    count = tiling.tiles(schedule.columns * SUBGROUP, schedule.rows)
     grid = grid_for(count)
 
     def body(emitter: Emitter) -> Mapping[str, object]:
-        place = tiling.place(emitter, schedule.columns * SUBGROUP)
+        place = tiling.place(emitter, schedule.columns * SUBGROUP, schedule.rows)
         lane = variable("lane", SUBGROUP)
         place = replace(place, quad=place.quad + lane)
         loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, LANES)
@@ -190,6 +195,50 @@ def _shuffle(tiling: Tiling) -> Variant:
         features=("subgroups",),
         subgroup_size=SUBGROUP,
     )
+
+
+def _staged(tiling: Tiling) -> Variant:
+    """Write the family `staged`: a workgroup reads tiles of both operands into its memory."""
+    schedule = tiling.schedule
+    across, down = schedule.threads
+    tile_rows, tile_columns = down * schedule.rows, across * schedule.columns
+    count = tiling.tiles(tile_columns, tile_rows)
+    grid = grid_for(count)
+    depth = schedule.depth
+    row_stage = Stage("rows", tiling.rows, tile_rows, depth, is_dealt=False)
+    column_stage = Stage("columns", tiling.columns, tile_columns, depth, is_dealt=True)
+
+    def body(emitter: Emitter) -> Mapping[str, object]:
+        place = tiling.place(emitter, tile_columns, tile_rows)
+        thread = variable("thread", schedule.workgroup)
+        fill = emitter.fork()
+        keeps = [
+            *row_stage.fill(fill, place.batch, place.row, thread, schedule.workgroup),
+            *column_stage.fill(fill, place.batch, place.quad * LANES, thread, schedule.workgroup),
+        ]
+        thread_row = bind(emitter, "thread_row", thread // across) * schedule.rows
+        thread_quad = bind(emitter, "thread_quad", thread % across)
+        inside = emitter.fork()
+        quad = variable("k", depth // LANES)
+        quads = [thread_quad + across * j for j in range(schedule.columns // LANES)]
+        rows = row_stage.row_vectors(inside, thread_row, schedule.rows, quad)
+        columns = column_stage.column_matrices(inside, quads, quad)
+        own = replace(place, row=place.row + thread_row, quad=place.quad + thread_quad)
+        return {
+            "setup": emitter.take(),
+            "fill": [*fill.take(), *keeps],
+            "stages": -(-tiling.problem.inner // depth),
+            "stage_quads": [row_stage.quads, column_stage.quads],
+            **loop_holes(rows, columns, inside.take(), LANES, depth // LANES),
+            **epilogue(emitter, tiling, own, stride=across),
+            "count": count,
+            "groups_x": grid[0],
+            "has_spare_groups": grid[1] > 1,
+            "workgroup": schedule.workgroup,
+        }
+
+    template = "contract_staged.wgsl.j2"
+    return write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
 
 
 def epilogue(

@@ -71,7 +71,7 @@ class Loop:
         result: list[str] = []
         for quad in range(quads_in(count)):
             reads = self._read_steps(side, first // LANES + quad, f"row_{quad}")
-            result += [_turned(reads, lane) for lane in range(LANES)]
+            result += [turned(reads, lane) for lane in range(LANES)]
         return result[:count]
 
     def row_numbers(self, first: Index, count: int) -> list[str]:
@@ -130,7 +130,7 @@ class Loop:
                 start = quad_start(self.outside, f"column_{j}", quad, side.outer)
                 lanes = [start + min(lane, side.outer - 1) for lane in range(LANES)]
                 reads = [self._read(side, column, ZERO) for column in lanes]
-                steps = [_turned(reads, step) for step in range(LANES)]
+                steps = [turned(reads, step) for step in range(LANES)]
             else:
                 steps = self._read_steps(side, quad, f"column_{j}")
             matrices.append(f"mat4x4f({', '.join(steps)})")
@@ -165,19 +165,24 @@ class Loop:
 
     def holes(self, rows: Sequence[str], columns: Sequence[str]) -> Mapping[str, object]:
         """Return what the templates need to write the loop."""
-        sums = [[f"sum_{i}_{j}" for j in range(len(columns))] for i in range(len(rows))]
-        return {
-            "sums": [name for line in sums for name in line],
-            "rows": [
-                {"name": f"a_{i}", "text": text, "sums": sums[i]} for i, text in enumerate(rows)
-            ],
-            "columns": [{"name": f"b_{j}", "text": text} for j, text in enumerate(columns)],
-            "loads": self.inside.take(),
-            "steps": self.steps,
-            "trips": self.trips,
-        }
+        return loop_holes(rows, columns, self.inside.take(), self.steps, self.trips)
 
 
-def _turned(quads: Sequence[str], lane: int) -> str:
+def loop_holes(
+    rows: Sequence[str], columns: Sequence[str], loads: Sequence[str], steps: int, trips: int
+) -> Mapping[str, object]:
+    """Return what the templates need to write a loop of `trips` over a tile's sums."""
+    sums = [[f"sum_{i}_{j}" for j in range(len(columns))] for i in range(len(rows))]
+    return {
+        "sums": [name for line in sums for name in line],
+        "rows": [{"name": f"a_{i}", "text": text, "sums": sums[i]} for i, text in enumerate(rows)],
+        "columns": [{"name": f"b_{j}", "text": text} for j, text in enumerate(columns)],
+        "loads": loads,
+        "steps": steps,
+        "trips": trips,
+    }
+
+
+def turned(quads: Sequence[str], lane: int) -> str:
     """Return a vec4 of lane `lane` of each of four quads."""
     return f"vec4f({', '.join(f'{quad}.{PARTS[lane]}' for quad in quads)})"

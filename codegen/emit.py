@@ -166,9 +166,12 @@ class Emitter:
     def fresh(self, stem: str) -> str:
         """Return an unused variable name made of `stem`."""
         clean = identifier(stem, "v_")
-        count = self._counts.get(clean, 0)
-        self._counts[clean] = count + 1
-        return clean if count == 0 else f"{clean}_{count}"
+        name = clean
+        while name in self._counts:
+            self._counts[clean] = self._counts.get(clean, 0) + 1
+            name = f"{clean}_{self._counts[clean]}"
+        self._counts[name] = 0
+        return name
 
     def call(self, name: str, width: int) -> str:
         """Return the name of a helper for `width` lanes and remember that it is needed."""
@@ -430,19 +433,22 @@ class Emitter:
         stem = self.names[value]
         if step == 0:
             place.binding.scalar_uses += 1
-            text = _loaded(self._element(place.binding, position), place.binding, value, 1)
+            element = self._element(place.binding, _in_range(position, place, value))
+            text = _loaded(element, place.binding, value, 1)
             return Operand(self.let(stem, text), 1, value.type.dtype)
         base = self._without_lane(position) if step is not None else position
         if step == 1 and (base % LANES) == ZERO:
             place.binding.vector_uses += 1
             if place.binding.is_vector:
-                text = f"{place.binding.name}[{self.index(base // LANES)}]"
+                quad = _in_range(base, place, value) // LANES
+                text = f"{place.binding.name}[{self.index(quad)}]"
                 text = _loaded(text, place.binding, value, LANES)
                 return Operand(self.let(stem, text), LANES, value.type.dtype)
         parts = []
         for lane in range(LANES):
             place.binding.scalar_uses += 1
-            element = self._element(place.binding, self._at_lane(position, lane))
+            here = _in_range(self._at_lane(position, lane), place, value)
+            element = self._element(place.binding, here)
             parts.append(_loaded(element, place.binding, value, 1))
         text = f"{VECTOR[value.type.dtype]}({', '.join(parts)})"
         return Operand(self.let(stem, text), LANES, value.type.dtype)
@@ -475,6 +481,18 @@ class Emitter:
     def _at_lane(self, index: Index, lane: int) -> Index:
         assert self.lane is not None
         return index.substitute({self.lane: constant(lane)})
+
+
+def _in_range(position: Index, place: Place, value: Value) -> Index:
+    """Return a constant position moved into the value; others as they are.
+
+    Beyond a guard (in a pad, a join) a position may lie outside, where what is read is thrown
+    away; but compilers refuse a constant that is out of range.
+    """
+    if not position.is_const:
+        return position
+    last = place.offset + max(value.type.size - 1, 0)
+    return constant(min(max(position.const, place.offset), last))
 
 
 def _loaded(text: str, binding: Binding, value: Value, width: int) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from running import compile_for, console, progress_bar
+from running import compile_for, console, progress_bar, show
 
 import asg
 from asg import nn, optim
@@ -213,7 +213,7 @@ def main() -> None:
     train(exe, text, options.steps, np.random.default_rng(options.seed))
     written = write(exe.predict, text, options.length, options.seed)
     console.rule("it writes")
-    console.print(written, markup=False, highlight=False)
+    show(written)
     console.rule()
     if exe.kernels:  # the interpreter has none to save
         with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ from asg.graph_file import large_constants
 from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
 from asg.passes.simplify import Simplify
+from asg.passes.transpose_products import TransposeProducts
 from asg.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -32,9 +33,19 @@ Observer = Callable[["Step"], None]
 #    under them from every rule.
 # 2. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
-# 3. Simplification is last: what it leaves is in the form that fusion expects (views composed,
+# 3. Simplification composes views and shares what became equal; only then is it seen who reads a
+#    product transposed.
+# 4. Simplification is last: what it leaves is in the form that fusion expects (views composed,
 #    constants folded, no node that does nothing).
-DEFAULT: tuple[Pass, ...] = (DropStopGradients(), ExpandComposites(), Simplify())
+# There is no pass for dead code or common subexpressions: building a graph keeps what is needed
+# and makes equal nodes one.
+DEFAULT: tuple[Pass, ...] = (
+    DropStopGradients(),
+    ExpandComposites(),
+    Simplify(),
+    TransposeProducts(),
+    Simplify(),
+)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,9 @@ class Executor:
         self.device = device = device_for(device, limits_needed(artefact))
         self.name = artefact.name
         self.generation = -1  # counts runs; below zero it is closed
+        self._bindable = {
+            name: bindable_inputs(artefact, entry) for name, entry in artefact.entries.items()
+        }
         self.variants = choose_variants(artefact.kernels, device)
         shaders = [shader_of(artefact.kernels[name], each) for name, each in self.variants.items()]
         precompile(device, shaders)
@@ -65,9 +68,6 @@ class Executor:
         by_name = dict(zip(self.variants, self._pipelines, strict=True))
         buffers = self._storage.buffers
         self._recorder = Recorder(artefact, device, buffers, by_name, self.variants)
-        self._bindable = {
-            name: bindable_inputs(artefact, entry) for name, entry in artefact.entries.items()
-        }
         self._lock = threading.RLock()
         self._programs: dict[tuple[str, tuple[str, ...] | None], Program] = {}
         self._recordings: OrderedDict[object, Recording] = OrderedDict()

@@ -45,7 +45,9 @@ _TYPES: Mapping[str, AdapterType] = {
 _NATIVE_FEATURES = {"subgroups": "subgroup"}  # where wgpu has its own name for WebGPU's
 _STORAGE = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
 _STAGING = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
-_PROBED_WORKGROUPS = (32, 64, 256)
+_PROBED_WORKGROUPS = (64, 256)
+_listing = threading.Lock()
+_listed: list[tuple[Adapter, Any]] = []
 _QUERIES = 2048  # a query set holds at most 4096, two for each dispatch
 
 
@@ -63,6 +65,7 @@ class Device:
         self._handle = handle
         self._queue = handle.queue
         self._lock = threading.RLock()
+        self.allocated = 0  # bytes in all buffers
         self._buffers: dict[Buffer, None] = {}
         self._pipelines: dict[object, Pipeline] = {}
         self._layouts: dict[tuple[str, ...], tuple[Any, Any]] = {}
@@ -80,7 +83,8 @@ class Device:
         """
         listed = _enumerate()
         adapter = choose_adapter([each for each, _ in listed], spec or os.environ.get("ASG_DEVICE"))
-        return Device(adapter, _request(adapter, granted_limits(adapter, limits or {})))
+        handle = next(handle for each, handle in listed if each is adapter)
+        return Device(adapter, _request(adapter, handle, granted_limits(adapter, limits or {})))
 
     @property
     def is_cpu(self) -> bool:
@@ -107,12 +111,6 @@ class Device:
                 "pipelines": len(self._pipelines),
             }
 
-    @property
-    def allocated(self) -> int:
-        """Bytes in all buffers."""
-        with self._lock:
-            return sum(buffer.size for buffer in self._buffers)
-
     # -- buffers ------------------------------------------------------------------------------
 
     def create_buffer(self, label: str, size: int, *, staging: bool = False) -> Buffer:
@@ -135,18 +133,20 @@ class Device:
         buffer = Buffer(handle, label, size, self._forget_buffer)
         with self._lock:
             self._buffers[buffer] = None
+            self.allocated += size
         return buffer
 
     def _out_of_memory(self, label: str, size: int, detail: str) -> OutOfMemoryError:
         with self._lock:
             held: dict[str, int] = {}
-            for buffer in self._buffers:
+            for buffer in list(self._buffers):  # a garbage collection may take some away
                 held[buffer.label] = held.get(buffer.label, 0) + buffer.size
         return out_of_memory(self.adapter, label, size, self.memory, held, detail)
 
     def _forget_buffer(self, buffer: Buffer) -> None:
         with self._lock:
-            self._buffers.pop(buffer, None)
+            del self._buffers[buffer]
+            self.allocated -= buffer.size
 
     def write(self, buffer: Buffer, offset: int, words: np.ndarray) -> None:
         """Upload contiguous 4-byte elements; what is submitted later sees them."""
@@ -364,13 +364,17 @@ def adapters() -> list[Adapter]:
 
 
 def _enumerate() -> list[tuple[Adapter, Any]]:
-    # EGL complains on standard error, and some drivers fail, where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    try:
-        found = wgpu.gpu.enumerate_adapters_sync()
-    except (wgpu.GPUError, RuntimeError) as error:
-        raise DeviceError(f"listing adapters: {error}") from error
-    return [(_describe(index, handle), handle) for index, handle in enumerate(found)]
+    """List adapters once: wgpu's OpenGL handles abort the process when two threads drop them."""
+    with _listing:
+        if not _listed:
+            # EGL complains on standard error, and some drivers fail, where there is none.
+            os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+            try:
+                found = wgpu.gpu.enumerate_adapters_sync()
+            except (wgpu.GPUError, RuntimeError) as error:
+                raise DeviceError(f"listing adapters: {error}") from error
+            _listed.extend((_describe(index, handle), handle) for index, handle in enumerate(found))
+        return list(_listed)
 
 
 def _describe(index: int, handle: Any) -> Adapter:
@@ -400,8 +404,7 @@ def _dashed(name: str) -> str:
     return re.sub(r"[A-Z]", lambda match: f"-{match.group().lower()}", name)
 
 
-def _request(adapter: Adapter, limits: Mapping[str, int]) -> Any:
-    handle = next(handle for each, handle in _enumerate() if each.index == adapter.index)
+def _request(adapter: Adapter, handle: Any, limits: Mapping[str, int]) -> Any:
     features = [name for name in USEFUL_FEATURES if name in adapter.features]
     try:
         # wgpu-py grants the adapter's maxima for what is not named.

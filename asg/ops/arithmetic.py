@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from asg.op import Array, BadSample, Elementwise, Example, Op, Sample, not_differentiable
 from asg.ops import logic
+from asg.ops.convert import cast
 from asg.ops.rules import FLOAT, INTEGER, NUMBER, SIGNED, pointwise
 from asg.tensor import Tensor
 from asg.types import DType
@@ -107,6 +110,17 @@ div = Op(
     broadcasts=True,
     promotes=True,
 )
+
+
+def true_divide(x: Any, y: Any) -> Tensor:
+    """Return x / y as Python does: integers become floats first."""
+    result: Tensor = div(*(_as_float(operand) for operand in (x, y)))
+    return result
+
+
+def _as_float(x: Any) -> Any:
+    return float(x) if isinstance(x, (int, float)) else cast(x, DType.F32)
+
 
 floor_divide = Op(
     name="floor_divide",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from asg.graph import Attrs
 from asg.index import ZERO, Index, flatten, unflatten
 from asg.op import Access, Array, BadSample, Example, Op, Sample, View
 from asg.ops.rules import check_axis, expect
-from asg.tensor import Tensor
+from asg.tensor import Tensor, as_tensor
 from asg.types import Shape, TensorType, as_shape
 
 Coordinates = tuple[Index, ...]
@@ -138,6 +139,13 @@ broadcast = Op(
         BadSample(["f32[2, 3]"], "does not broadcast to [3]", {"shape": (3,)}),
     ],
 )
+
+
+def broadcast_to(x: Any, shape: Any) -> Tensor:
+    """Return `x` in `shape`, repeated; `x` itself where it has that shape already."""
+    tensor, wanted = as_tensor(x), as_shape(shape)
+    result: Tensor = tensor if tensor.shape == wanted else broadcast(tensor, shape=wanted)
+    return result
 
 
 def _slice_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:

@@ -73,6 +73,7 @@ def test_knows_its_subgroups(device: Device) -> None:
 
 
 def test_no_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wgpu_device, "_listed", [])
     monkeypatch.setattr(wgpu_device.wgpu.gpu, "enumerate_adapters_sync", list)
     assert adapters() == []
     with pytest.raises(DeviceError) as caught:

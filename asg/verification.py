@@ -1,0 +1,367 @@
+"""Checks a model against the interpreter: pass by pass, kernel by kernel, memory, as a whole.
+
+Roof: uses the compiler and the runtime. A kernel is judged by itself: before its step, what it
+reads is replaced by what the interpreter computed, so that no earlier error reaches it. That is
+done with every value in a place of its own and with memory reused. A further run, in which
+nothing is replaced, checks that every value is still what was written when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from asg import compiler
+from asg.artefact import Artefact, Dispatch, Step
+from asg.checks import Check, DifferentialReport, Stage
+from asg.codegen.build import Generate
+from asg.codegen.context import Target
+from asg.comparison import Array, Yardstick, compare
+from asg.errors import AsgError, GraphError, InputError
+from asg.graph import Graph, Literal, Value
+from asg.memory_watch import watch_memory
+from asg.oracle import Oracle
+from asg.parse import parse_graph
+from asg.passes.pipeline import Pass, pass_name
+from asg.runtime.devices import shared_device
+from asg.runtime.executor import Executor
+from asg.runtime.wgpu_device import Device
+from asg.sample_inputs import sample_inputs
+from asg.types import TensorType
+from asg.verify import verify as verify_graph
+from asg.yardstick import collect, measure
+
+STAGES: tuple[Stage, ...] = ("passes", "kernels", "memory", "whole")
+
+Model = Graph | Mapping[str, Graph] | Artefact
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model made ready to be checked.
+
+    Attributes:
+        original: each entry's graph as it came.
+        prepared: the same after the passes; its names are those of the compiled entry.
+        given: arrays for each entry's inputs, and for parameters that have no values.
+        artefacts: compiled forms and what is special about them, the plainest first.
+        target: what they were compiled for, where that is known.
+    """
+
+    original: Mapping[str, Graph]
+    prepared: Mapping[str, Graph]
+    given: Mapping[str, Mapping[str, Array]]
+    artefacts: Sequence[tuple[str, Artefact]]
+    target: Target | None = None
+
+    def inputs(self, entry: str) -> dict[str, Array]:
+        """Return the arrays that a call of an entry takes."""
+        known = self.original[entry].input_names("input")
+        return {name: array for name, array in self.given[entry].items() if name in known}
+
+    def state(self) -> dict[str, Array]:
+        """Return what parameters and state start with, where that is not zero."""
+        found: dict[str, Array] = {}
+        for entry, graph in self.original.items():
+            named = {**graph.values, **self.given[entry]}
+            kept = graph.input_names("parameter", "state")
+            found.update((name, named[name]) for name in kept if name in named)
+        return found
+
+
+def verify(
+    model: Model,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    device: str | None = None,
+    schedule: str | None = None,
+    stages: Sequence[Stage] = STAGES,
+    passes: Sequence[Pass] = compiler.PIPELINE,
+    seed: int = 0,
+) -> DifferentialReport:
+    """Compare everything the compiler makes of a model with the interpreter.
+
+    Args:
+        model: a graph, entries by name, or the artefact of a bundle (whose passes have run).
+        inputs: arrays by name; for the others, and for parameters without values, random ones.
+        device: which adapter, as `ASG_DEVICE` says it.
+        schedule: `cpu` or `gpu` to force a family of schedules.
+        stages: which comparisons; without `kernels`, `memory` and `whole` no device is needed.
+        passes: the pipeline to check.
+        seed: of the random inputs.
+
+    Raises:
+        InputError: an input is unknown or does not fit.
+        DeviceError: no adapter is found.
+    """
+    entries, artefact = entries_of(model)
+    given, origin = all_inputs(entries, inputs, seed)
+    checks: list[Check] = []
+    if "passes" in stages and artefact is None:
+        for key, graph in entries.items():
+            checks += check_passes(key, graph, given[key], passes)
+    if not set(stages) & {"kernels", "memory", "whole"}:
+        return DifferentialReport(tuple(checks), "no device", origin)
+    opened = shared_device(device)
+    subject = make_subject(entries, artefact, given, opened, schedule, passes)
+    if "kernels" in stages:
+        checks += check_kernels(subject, opened)
+    if "memory" in stages:
+        checks += check_memory(subject, opened)
+    if "whole" in stages:
+        checks += check_whole(subject, opened)
+    return DifferentialReport(tuple(checks), opened.description, origin)
+
+
+def make_subject(
+    entries: Mapping[str, Graph],
+    artefact: Artefact | None,
+    given: Mapping[str, Mapping[str, Array]],
+    device: Device,
+    schedule: str | None,
+    passes: Sequence[Pass],
+) -> Subject:
+    """Compile entries (or take the artefact that they come from) to compare them."""
+    if artefact is not None:
+        return Subject(entries, entries, given, [("memory as in the bundle", artefact)])
+    prepared = {key: compiler.prepare(each, (), tuple(passes)) for key, each in entries.items()}
+    plans = {key: compiler.fuse(each) for key, each in prepared.items()}
+    target = compiler.target_for(device.is_cpu, device.subgroup_size, schedule)
+    artefacts = []
+    for how, reuse in (("a place for each value", False), ("memory reused", True)):
+        found = Generate(target, reuse)("program", plans)
+        values = dict(found.values)
+        for graph in prepared.values():
+            values = {**graph.values, **values}
+        artefacts.append((how, replace(found, values=values)))
+    return Subject(entries, prepared, given, artefacts, target)
+
+
+def entries_of(model: Model) -> tuple[dict[str, Graph], Artefact | None]:
+    """Return the entries of a model, and its artefact if it is one."""
+    if isinstance(model, Artefact):
+        return artefact_graphs(model), model
+    return compiler.as_entries(model), None
+
+
+def artefact_graphs(artefact: Artefact) -> dict[str, Graph]:
+    """Read the graphs that an artefact was made from.
+
+    Raises:
+        GraphError: the text can't be read, or a big constant is not among the values.
+    """
+    constants = {Literal(array).digest: array for array in artefact.values.values()}
+    graphs: dict[str, Graph] = {}
+    for key, text in artefact.sources.items():
+        graph = parse_graph(text, constants)
+        known = graph.input_names("parameter", "state")
+        values = {name: artefact.values[name] for name in known if name in artefact.values}
+        graphs[key] = graph.with_values(values)
+    if not graphs:
+        raise GraphError(f"{artefact.name} holds no graphs, so there is nothing to compare with")
+    return graphs
+
+
+def all_inputs(
+    entries: Mapping[str, Graph], inputs: Mapping[str, Any] | None, seed: int
+) -> tuple[dict[str, dict[str, Array]], dict[str, str]]:
+    """Return arrays for every entry, one for each name, and where they come from.
+
+    Raises:
+        InputError: an input is in no entry.
+    """
+    given = dict(inputs or {})
+    known = dict.fromkeys(name for graph in entries.values() for name in graph.input_names())
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no input {name!r}; inputs: {', '.join(known) or 'none'}")
+    origin = dict.fromkeys(given, "given")
+    found: dict[str, dict[str, Array]] = {}
+    shared: dict[tuple[str, TensorType], Array] = {}
+    for key, graph in entries.items():
+        mine = {name: array for name, array in given.items() if name in graph.input_names()}
+        drawn = sample_inputs(graph, mine, seed=seed)
+        for name, array in drawn.items():
+            drawn[name] = shared.setdefault((name, graph.input(name).type), array)
+            origin.setdefault(name, f"random, seed {seed}, {_range(array)}")
+        found[key] = drawn
+    return found, origin
+
+
+def _range(array: Array) -> str:
+    if array.size == 0:
+        return "empty"
+    if array.dtype.kind == "f":
+        return "normal"
+    return f"from {array.min()} to {array.max()}"
+
+
+def check_passes(
+    entry: str, graph: Graph, given: Mapping[str, Any], passes: Sequence[Pass]
+) -> list[Check]:
+    """Run the passes one after the other; judge each result by what was there before it."""
+    checks: list[Check] = []
+    results = result_values(graph)
+    measured = measure(graph, given)
+    before = {name: measured[value] for name, value in results.items()}
+    for step in passes:
+        name = pass_name(step)
+        try:
+            after = step(graph)
+            verify_graph(after)
+            exact = collect(after, given, after.results, "f64")
+            found = {key: exact[value] for key, value in result_values(after).items()}
+            differences = tuple(
+                compare(key, results[key].type, found[key], yard) for key, yard in before.items()
+            )
+        except (AsgError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            note = f"{type(error).__name__}: {error}"
+            return [*checks, Check("passes", entry, name, note=note, is_fault=True)]
+        note = "changed nothing" if str(after) == str(graph) else ""
+        checks.append(Check("passes", entry, name, differences, note))
+        before = {
+            key: Yardstick(found[key], found[key], yard.spread) for key, yard in before.items()
+        }
+        graph = after
+    return checks
+
+
+def result_values(graph: Graph) -> dict[str, Value]:
+    """Return outputs by name, and what states become by name and `'`."""
+    return {**graph.outputs, **{f"{name}'": value for name, value in graph.updates.items()}}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step wrote when it was given the right operands, beside what it should write."""
+
+    position: int
+    step: Step
+    check: Check
+    got: Mapping[str, Array]
+    yardsticks: Mapping[str, Yardstick]
+
+
+def check_kernels(subject: Subject, device: Device) -> list[Check]:
+    """Check every step of every compiled form, each with the right operands."""
+    checks: list[Check] = []
+
+    def keep(result: StepResult) -> None:
+        checks.append(result.check)
+
+    for how, artefact in subject.artefacts:
+        with Executor(artefact, device) as executor:
+            for key in artefact.entries:
+                load_state(executor, subject)
+                run_isolated(executor, subject, key, how, keep)
+    return checks
+
+
+def run_isolated(
+    executor: Executor,
+    subject: Subject,
+    entry: str,
+    how: str,
+    tell: Callable[[StepResult], None],
+) -> None:
+    """Run an entry step by step, before each replacing what it reads by what it should be."""
+    steps = executor.artefact.entries[entry].steps
+    compiled = executor.artefact.entries[entry]
+    oracle = Oracle(subject.prepared[entry], compiled, subject.given[entry])
+
+    def feed(position: int) -> None:
+        for name in steps[position].reads:
+            array = oracle.array(name)
+            if array is not None and name in compiled.values:
+                executor.write_value(entry, name, array)
+
+    def observe(position: int, step: Step) -> None:
+        yardsticks = oracle.yardsticks(step)
+        got = {name: executor.read_value(entry, name) for name in yardsticks}
+        differences = tuple(
+            compare(name, compiled.values[name].type, got[name], yard)
+            for name, yard in yardsticks.items()
+        )
+        check = Check("kernels", entry, step_label(step), differences, step=position)
+        if check.is_wrong:
+            check = Check(
+                "kernels", entry, step_label(step), differences,
+                f"{how}; {origin_note(executor.artefact, step)}", step=position,
+            )  # fmt: skip
+        tell(StepResult(position, step, check, got, yardsticks))
+        if position + 1 < len(steps):
+            feed(position + 1)
+
+    if steps:
+        feed(0)
+        executor.run_steps(entry, subject.inputs(entry), observe)
+
+
+def step_label(step: Step) -> str:
+    """Return what a report calls a step."""
+    if isinstance(step, Dispatch):
+        return step.kernel
+    return f"copy to {', '.join(step.writes)}"
+
+
+def origin_note(artefact: Artefact, step: Step) -> str:
+    """Return the source lines that a step computes."""
+    sites = artefact.kernels[step.kernel].sites if isinstance(step, Dispatch) else ()
+    return f"computes {'; '.join(sites)}" if sites else "no source lines are known"
+
+
+def load_state(executor: Executor, subject: Subject) -> None:
+    """Put parameters and state to where they begin."""
+    wanted = subject.state()
+    zeros = {
+        slot.name: np.zeros(slot.type.shape, slot.type.dtype.numpy)
+        for slot in executor.artefact.persistent
+        if slot.name not in wanted and executor.artefact.roles[slot.name] == "state"
+    }
+    executor.load_state_dict({**zeros, **wanted}, strict=False)
+
+
+def check_memory(subject: Subject, device: Device) -> list[Check]:
+    """Check in the last compiled form that nothing is overwritten before it is read."""
+    checks: list[Check] = []
+    _, artefact = subject.artefacts[-1]
+    with Executor(artefact, device) as executor:
+        for key in artefact.entries:
+            load_state(executor, subject)
+            faults = watch_memory(executor, key, subject.prepared[key], subject.inputs(key))
+            checks += faults or [Check("memory", key, "all steps")]
+    return checks
+
+
+def check_whole(subject: Subject, device: Device) -> list[Check]:
+    """Run every entry twice: its results must be right, and the same bits again."""
+    checks: list[Check] = []
+    _, artefact = subject.artefacts[-1]
+    with Executor(artefact, device) as executor:
+        for key, graph in subject.original.items():
+            results = result_values(graph)
+            first, second = (_run(executor, subject, key) for _ in range(2))
+            yardsticks = measure(graph, subject.given[key])
+            differences = tuple(
+                compare(name, value.type, first[name], yardsticks[value])
+                for name, value in results.items()
+            )
+            changed = [name for name in results if not _same_bits(first[name], second[name])]
+            note = f"a second run differs in {', '.join(changed)}" if changed else ""
+            checks.append(Check("whole", key, "results", differences, note, bool(changed)))
+    return checks
+
+
+def _run(executor: Executor, subject: Subject, entry: str) -> dict[str, Array]:
+    """Run an entry from the beginning; return its outputs and what states became."""
+    load_state(executor, subject)
+    found = dict(executor.run(entry, subject.inputs(entry)))
+    updates = executor.artefact.entries[entry].updates
+    return {**found, **{f"{name}'": executor.read(name) for name in updates}}
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    return one.tobytes() == other.tobytes()

@@ -1,0 +1,152 @@
+"""The pipeline is a tuple of passes, and observers see what each one did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from asg.errors import GraphError, InternalError
+from asg.functions import exp, softmax
+from asg.graph import Graph
+from asg.op import Composite
+from asg.ops.sources import constant, input
+from asg.parse import parse_graph
+from asg.passes.pipeline import (
+    DEFAULT,
+    DumpTo,
+    Step,
+    TimeEach,
+    VerifyEach,
+    pass_name,
+    run_pipeline,
+)
+from asg.passes.simplify import Simplify
+from asg.runtime.interpreter import run_with_updates
+from asg.verify import verify
+from support.random_graphs import RandomGraph, graphs
+
+GRAPH = parse_graph("graph g(x: f32[2]) { a = neg(x) b = neg(a) y = exp(b) return y }")
+
+
+@dataclass(frozen=True)
+class Break:
+    """Does what no pass may."""
+
+    def __call__(self, graph: Graph) -> Graph:
+        return replace(graph, nodes=tuple(reversed(graph.nodes)))
+
+
+@dataclass(frozen=True)
+class Crash:
+    def __call__(self, graph: Graph) -> Graph:
+        raise KeyError("lost")
+
+
+def test_names_of_passes() -> None:
+    assert [pass_name(each) for each in DEFAULT] == [
+        "drop-stop-gradients",
+        "expand-composites",
+        "simplify",
+        "transpose-products",
+        "simplify",
+    ]
+
+    def my_pass(graph: Graph) -> Graph:
+        return graph
+
+    assert pass_name(my_pass) == "my-pass"
+    assert repr(DEFAULT[0]) == "DropStopGradients()"
+
+
+def test_passes_run_in_order_and_observers_see_each() -> None:
+    seen: list[Step] = []
+    result = run_pipeline(GRAPH, DEFAULT, [seen.append])
+    assert [(step.index, step.name) for step in seen] == [
+        (0, "trace"),
+        (1, "drop-stop-gradients"),
+        (2, "expand-composites"),
+        (3, "simplify"),
+        (4, "transpose-products"),
+        (5, "simplify"),
+    ]
+    assert seen[0].before is None
+    assert seen[0].after is GRAPH
+    assert seen[-1].after is result
+    assert [node.op.name for node in result.nodes] == ["input", "exp"]
+
+
+def test_the_result_is_ready_for_fusion() -> None:
+    graph = Graph.build({"y": softmax(input("x", (2, 3)), axis=-1).value})
+    result = run_pipeline(graph, observers=[VerifyEach()])
+    assert not any(isinstance(node.op.kind, Composite) for node in result.nodes)
+    assert Simplify()(result) is result
+
+
+def test_dumps_can_be_read(tmp_path: Path) -> None:
+    x = input("x", (60,))
+    graph = Graph.build({"y": (exp(x) * constant(np.linspace(0, 1, 60)) + 0.0).value})
+    run_pipeline(graph, DEFAULT, [DumpTo(tmp_path / "dump")])
+    files = {path.name: path for path in (tmp_path / "dump").iterdir()}
+    assert sorted(files) == [
+        "00-trace.asg",
+        "01-drop-stop-gradients.asg",
+        "02-expand-composites.asg",
+        "03-simplify.asg",
+        "04-transpose-products.asg",
+        "05-simplify.asg",
+        "constants",
+    ]
+    assert files["00-trace.asg"].read_text() == str(graph)
+    assert files["01-drop-stop-gradients.asg"].read_text() == "(unchanged)\n"
+    constants = {path.stem: np.load(path) for path in files["constants"].iterdir()}
+    assert len(constants) == 1
+    last = parse_graph(files["03-simplify.asg"].read_text(), constants)
+    assert [node.op.name for node in last.nodes] == ["input", "exp", "constant", "mul"]
+
+
+def test_a_pass_that_breaks_the_graph_is_named() -> None:
+    with pytest.raises(InternalError, match=r"^internal: break made a wrong graph: graph g: "):
+        run_pipeline(GRAPH, (Break(),), [VerifyEach()])
+
+
+def test_a_graph_that_is_wrong_to_begin_with_is_no_internal_error() -> None:
+    with pytest.raises(GraphError, match=r"^graph g: "):
+        run_pipeline(Break()(GRAPH), (), [VerifyEach()])
+
+
+def test_a_pass_that_crashes_is_named() -> None:
+    with pytest.raises(InternalError, match=r"^internal: crash failed on graph g: KeyError\('lo"):
+        run_pipeline(GRAPH, (Crash(),))
+
+
+def test_times_print_as_a_table() -> None:
+    times = TimeEach()
+    run_pipeline(GRAPH, DEFAULT, [times])
+    assert [(name, nodes) for name, _, nodes in times.steps] == [
+        ("trace", 4),
+        ("drop-stop-gradients", 4),
+        ("expand-composites", 4),
+        ("simplify", 2),
+        ("transpose-products", 2),
+        ("simplify", 2),
+    ]
+    assert str(times).splitlines()[-1].startswith("simplify             ")
+    assert str(times).endswith("2 nodes")
+
+
+@given(graphs(steps=16))
+def test_meaning_is_kept(made: RandomGraph) -> None:
+    result = run_pipeline(made.graph, observers=[VerifyEach()])
+    verify(result)
+    for before, after in zip(
+        run_with_updates(made.graph, made.inputs),
+        run_with_updates(result, made.inputs),
+        strict=True,
+    ):
+        for name, array in before.items():
+            scale = 1 + np.abs(array).max(initial=0) if array.dtype.kind == "f" else 0
+            np.testing.assert_allclose(after[name], array, rtol=1e-5, atol=2e-6 * scale)
