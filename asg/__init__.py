@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "compile": "asg.compiler",
-    "load": "asg.compiler",
+    "load": "asg.runtime.executable",
     "grad": "asg.passes.autodiff",
     "value_and_grad": "asg.passes.autodiff",
     "training_step": "asg.training",

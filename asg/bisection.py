@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 
 from asg import compiler
-from asg.artefact import Artefact, Dispatch
+from asg.artefact import Artefact, Dispatch, Entry, Step
+from asg.bench import FAULTS, Bench, contradicts_examples
 from asg.checks import Check
-from asg.codegen.build import Generate
 from asg.codegen.context import Target
-from asg.comparison import Array, Difference, compare
-from asg.errors import AsgError
+from asg.comparison import Array, Difference
 from asg.graph import Graph
+from asg.memory_watch import overlap
 from asg.oracle import Oracle
 from asg.passes.pipeline import Pass, pass_name
 from asg.runtime.devices import shared_device
 from asg.runtime.executor import Executor
 from asg.runtime.interpreter import run
 from asg.runtime.wgpu_device import Device
-from asg.shrink import Probe, Shrunk, shrink
+from asg.shrink import Shrunk, shrink
 from asg.single_kernel import single_kernel
 from asg.verification import (
     Model,
@@ -41,17 +41,11 @@ from asg.verification import (
     make_subject,
     run_isolated,
 )
-from asg.yardstick import measure
-
-# What a part of a graph can raise when it is compiled and run: our own errors, and those of
-# Python where the compiler is at fault.
-FAULTS = (AsgError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError,
-          ValueError)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel as it was compiled in the program, by itself, with what it should make."""
+    """What was found wrong as it was compiled: one kernel, or the program; and its inputs."""
 
     artefact: Artefact
     graph: Graph
@@ -72,7 +66,8 @@ class Finding:
         wgsl: the kernels that computed it.
         after: what a wrong pass made of `graph`.
         target: what kernels were written for.
-        compiled: the wrong kernel as it was in the program.
+        compiled: the wrong kernel or the wrong program.
+        passes: those that `graph` has yet to go through.
     """
 
     check: Check
@@ -88,6 +83,7 @@ class Finding:
     after: Graph | None = None
     target: Target | None = None
     compiled: Compiled | None = None
+    passes: tuple[str, ...] = ()
     device: str = ""
 
     def expected(self) -> dict[str, Array]:
@@ -138,7 +134,7 @@ def bisect(
                 return _in_pass(check, graph, arrays, passes)
     try:
         subject = make_subject(entries, artefact, given, opened, schedule, passes)
-        found = _in_program(subject, opened)
+        found = _in_program(subject, opened, passes)
     except FAULTS as error:
         if artefact is not None:
             raise
@@ -175,7 +171,7 @@ def _in_pass(
 
     shrunk = shrink(graph, given, probe)
     if shrunk is None:
-        return Finding(check, f"pass {check.where} is wrong", graph, given)
+        return Finding(check, f"pass {check.where} is wrong", graph, given, passes=(check.where,))
     (result,) = check_passes(check.entry, shrunk.graph, shrunk.inputs, [wrong])
     name, place = _named(shrunk)
     blame = f"pass {check.where} changes what {name} ({shrunk.value.node.op.name}) is{place}"
@@ -185,7 +181,7 @@ def _in_pass(
         remarks=(f"it fails: {result.note}",) if result.is_fault else (),
         node=name, op=shrunk.value.node.op.name,
         got={} if after is None else run(after, shrunk.inputs),
-        differences=result.differences, after=after,
+        differences=result.differences, after=after, passes=(check.where,),
     )  # fmt: skip
 
 
@@ -202,7 +198,7 @@ def _named(shrunk: Shrunk) -> tuple[str, str]:
 # -- a kernel, memory, the whole --------------------------------------------------------------
 
 
-def _in_program(subject: Subject, device: Device) -> Finding | None:
+def _in_program(subject: Subject, device: Device, passes: Sequence[Pass]) -> Finding | None:
     for how, artefact in subject.artefacts:
         with Executor(artefact, device) as executor:
             for key in artefact.entries:
@@ -214,11 +210,11 @@ def _in_program(subject: Subject, device: Device) -> Finding | None:
                     return _in_step(subject, artefact, wrong, device)
     for check in (*check_memory(subject, device), *check_whole(subject, device)):
         if check.is_wrong:
-            return _in_whole(subject, check)
+            return _in_whole(subject, check, passes)
     return None
 
 
-def _in_whole(subject: Subject, check: Check) -> Finding:
+def _in_whole(subject: Subject, check: Check, passes: Sequence[Pass]) -> Finding:
     """Report what shows in the whole program only."""
     graph = subject.original[check.entry]
     blame = f"{check.entry}: the results are wrong, though every kernel by itself is right"
@@ -226,16 +222,17 @@ def _in_whole(subject: Subject, check: Check) -> Finding:
         blame = f"{check.entry}: memory is planned wrongly: {check.note.splitlines()[0]}"
     given = {**graph.values, **subject.given[check.entry]}
     given |= _zero_state(graph, given)
+    _, artefact = subject.artefacts[-1]
+    inputs = {name: array for each in subject.given.values() for name, array in each.items()}
     return Finding(
         check, blame, graph, given,
         remarks=tuple(check.note.splitlines()[1:]),
         differences=check.differences, target=subject.target,
+        compiled=Compiled(artefact, graph, inputs), passes=tuple(map(pass_name, passes)),
     )  # fmt: skip
 
 
-def _in_step(
-    subject: Subject, artefact: Artefact, wrong: StepResult, device: Device
-) -> Finding:
+def _in_step(subject: Subject, artefact: Artefact, wrong: StepResult, device: Device) -> Finding:
     """Find the node that a step gets wrong, and what cures it."""
     check = wrong.check
     entry = artefact.entries[check.entry]
@@ -244,9 +241,12 @@ def _in_step(
     inputs = oracle.feeds(part)
     if not isinstance(wrong.step, Dispatch):
         return Finding(check, f"{check.where} is wrong", part, inputs, got=wrong.got)
-    compiled = Compiled(single_kernel(artefact, check.entry, wrong.position), part, inputs)
+    alone = single_kernel(artefact, check.entry, wrong.position, str(part))
+    compiled = Compiled(alone, part, inputs)
     bench = Bench(device, subject.target or Target())
     remarks = [_alone(bench, compiled), *_cures(bench, part, inputs)]
+    if artefact is not subject.artefacts[0][1]:
+        remarks.insert(0, _sharing(artefact.entries[check.entry], wrong.step))
     shrunk = shrink(part, inputs, bench.probe)
     text = {check.where: artefact.kernels[check.where].variants[-1].wgsl}
     if shrunk is None:
@@ -259,7 +259,8 @@ def _in_step(
     op = shrunk.value.node.op
     count = sum(bool(node.inputs) for node in shrunk.graph.nodes)
     remarks.insert(0, _size_remark(name, count))
-    remarks += rule_doubts(shrunk)
+    if contradicts_examples(op):
+        remarks.append(f"the NumPy rule of {op.name} contradicts the op's own examples")
     outcome = bench.run(shrunk.graph, shrunk.inputs)
     return Finding(
         check, f"kernel {check.where} computes {name} ({op.name}) wrongly{place}",
@@ -267,6 +268,18 @@ def _in_step(
         outcome.got, outcome.differences, outcome.wgsl or text,
         target=bench.target, compiled=compiled,
     )  # fmt: skip
+
+
+def _sharing(entry: Entry, step: Step) -> str:
+    """Say which values share memory, for a step that is right where none does."""
+    pairs = [
+        f"{write} with {read}"
+        for write in step.writes
+        for read in step.reads
+        if overlap(entry.values[write], entry.values[read])
+    ]
+    shared = f" (shared here: {', '.join(pairs)})" if pairs else ""
+    return f"it is right with a place for each value{shared}"
 
 
 def _size_remark(name: str, count: int) -> str:
@@ -301,71 +314,6 @@ def _in_compiler(
     raise error
 
 
-# -- compiling parts --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of compiling and running a graph: arrays and differences, or an error."""
-
-    got: Mapping[str, Array]
-    differences: tuple[Difference, ...]
-    wgsl: Mapping[str, str]
-    error: str = ""
-    kind: type[BaseException] | None = None
-
-    @property
-    def is_wrong(self) -> bool:
-        return bool(self.error) or any(each.is_wrong for each in self.differences)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Compiles small graphs after the passes, and compares them with the interpreter."""
-
-    device: Device
-    target: Target
-    fusion: bool = True
-
-    def run(self, graph: Graph, inputs: Mapping[str, Array]) -> Outcome:
-        """Compile and run a graph whose inputs are all given."""
-        try:
-            plan = compiler.fuse(graph, enabled=self.fusion)
-            artefact = Generate(self.target, reuse_memory=False)("part", {"main": plan})
-            return self.run_artefact(artefact, graph, inputs)
-        except FAULTS as error:
-            return Outcome({}, (), {}, f"{type(error).__name__}: {error}", type(error))
-
-    def run_artefact(
-        self, artefact: Artefact, graph: Graph, inputs: Mapping[str, Array]
-    ) -> Outcome:
-        """Run an artefact with the inputs and outputs of a graph; compare it with that."""
-        with Executor(artefact, self.device) as executor:
-            got = executor.run("main", inputs)
-            wgsl = {name: variant.wgsl for name, variant in executor.variants.items()}
-        yardsticks = measure(graph, inputs)
-        differences = tuple(
-            compare(name, value.type, got[name], yardsticks[value])
-            for name, value in graph.outputs.items()
-        )
-        return Outcome(got, differences, wgsl)
-
-    def probe(self, graph: Graph, inputs: Mapping[str, Array]) -> list[str]:
-        """Return the outputs that are wrong (`asg.shrink.Probe`)."""
-        outcome = self.run(graph, inputs)
-        if outcome.error:
-            return []
-        return [each.name for each in outcome.differences if each.is_wrong]
-
-    def failure_probe(self, kind: type[BaseException]) -> Probe:
-        """Return a probe that looks for errors of one kind."""
-
-        def probe(graph: Graph, inputs: Mapping[str, Array]) -> list[str]:
-            return list(graph.outputs) if self.run(graph, inputs).kind is kind else []
-
-        return probe
-
-
 def _alone(bench: Bench, compiled: Compiled) -> str:
     outcome = bench.run_artefact(compiled.artefact, compiled.graph, compiled.inputs)
     if outcome.is_wrong:
@@ -389,23 +337,3 @@ def _cures(bench: Bench, part: Graph, inputs: Mapping[str, Array]) -> list[str]:
             verdict = f"fails: {outcome.error.splitlines()[0]}"
         remarks.append(f"{how}: {verdict}")
     return remarks
-
-
-def rule_doubts(shrunk: Shrunk) -> list[str]:
-    """Say where the NumPy rule of the op contradicts its own examples, and so may be to blame."""
-    op = shrunk.value.node.op
-    doubts: list[str] = []
-    for example in op.examples:
-        dtypes = example.dtypes or ["f32"] * len(example.inputs)
-        operands = [
-            np.asarray(each, {"f32": np.float32, "i32": np.int32, "u32": np.uint32}.get(d, d))
-            for each, d in zip(example.inputs, dtypes, strict=True)
-        ]
-        found = op.numpy(*operands, **(example.attrs or {}))
-        if not np.allclose(found, example.output, rtol=1e-5, atol=1e-6, equal_nan=True):
-            doubts.append(
-                f"the NumPy rule of {op.name} contradicts the op's own examples: it may be wrong, "
-                "and the kernel right"
-            )
-            break
-    return doubts

@@ -22,7 +22,6 @@ from asg.passes.kernels import FusionPlan
 from asg.passes.order import OrderKernels
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_reductions import SplitReductions
-from asg.runtime.bundle import load_bundle
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
@@ -169,17 +168,3 @@ def dump_kernels(artefact: Artefact, folder: Path) -> None:
         for position, variant in enumerate(kernel.variants):
             ending = "" if position == len(kernel.variants) - 1 else f".{position}"
             (folder / f"{kernel.name}{ending}.wgsl").write_text(variant.wgsl)
-
-
-def load(
-    path: str | os.PathLike[str], *, target: str = "wgpu", device: str | None = None
-) -> Executable:
-    """Load a bundle that `exe.save` wrote.
-
-    Raises:
-        BundleError: the bundle is damaged, tampered with, or from a newer version.
-        DeviceError: no adapter, or it refuses what the bundle needs.
-    """
-    if target != "wgpu":
-        raise DeviceError(f"a bundle holds kernels for wgpu, not for {target!r}")
-    return Executable(Executor(load_bundle(path), shared_device(device)))

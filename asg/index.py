@@ -255,6 +255,10 @@ def _divide(index: Index, divisor: int) -> Index:
         tuple((a, c // divisor) for a, c in index.terms if c % divisor == 0),
     )
     rest = Index(index.const % divisor, tuple((a, c) for a, c in index.terms if c % divisor))
+    if rest.low < 0:
+        # Unsigned arithmetic must never divide a negative number.
+        turns = -(rest.low // divisor)
+        rest, whole = rest + turns * divisor, whole - turns
     if 0 <= rest.low and rest.high < divisor:
         return whole
     for common, high_part, _ in _splits(rest, divisor):
@@ -279,6 +283,8 @@ def _remainder(index: Index, divisor: int) -> Index:
         index.const % divisor,
         tuple((a, c % divisor) for a, c in index.terms if c % divisor),
     )
+    if rest.low < 0:
+        rest = rest - rest.low // divisor * divisor
     if 0 <= rest.low and rest.high < divisor:
         return rest
     for common, high_part, low_part in _splits(rest, divisor):

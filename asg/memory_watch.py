@@ -14,7 +14,7 @@ from asg.artefact import Entry, Slot, Step
 from asg.checks import Check
 from asg.comparison import Array
 from asg.extract import extract
-from asg.graph import Graph, Value
+from asg.graph import Graph
 from asg.runtime.executor import Executor
 from asg.runtime.interpreter import run
 from asg.runtime.program import step_name
@@ -109,7 +109,7 @@ class _Watch:
         for index in range(since + 1, position):
             for other in self.entry.steps[index].writes:
                 slot = self.entry.values.get(other)
-                if slot is not None and _overlap(place, slot):
+                if slot is not None and overlap(place, slot):
                     yield index
                     break
 
@@ -137,11 +137,9 @@ class _Watch:
             )
 
 
-def _overlap(one: Slot, other: Slot) -> bool:
+def overlap(one: Slot, other: Slot) -> bool:
+    """Tell whether two places have a byte in common."""
     if one.buffer != other.buffer:
         return False
     first, last = one.offset, one.offset + one.type.nbytes
     return first < other.offset + other.type.nbytes and other.offset < last
-
-
-__all__ = ["watch_memory"]

@@ -200,7 +200,7 @@ class BadSample:
     attrs: Attrs | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Op:
     """A primitive: its type rule, NumPy meaning, gradient, lowering and test material.
 

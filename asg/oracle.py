@@ -101,4 +101,3 @@ class Oracle:
             if array is not None:  # a copy
                 found[name] = exactly(array)
         return found
-

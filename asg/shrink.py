@@ -62,17 +62,13 @@ def _prefix(
     return part, {name: given[name] for name in part.input_names()}
 
 
-def _cut(
-    graph: Graph, value: Value, given: Mapping[str, Array], probe: Probe
-) -> Shrunk | None:
+def _cut(graph: Graph, value: Value, given: Mapping[str, Array], probe: Probe) -> Shrunk | None:
     """Return the graph of `value` from operands as near as possible; None if it is right alone."""
     layer = {value.node}
     kept: dict[Node, None] = {}
     for _ in range(_DEEPEST):
         kept.update(dict.fromkeys(sorted(layer, key=lambda node: node.serial)))
-        above = {
-            each for node in kept for each in node.inputs if each.node not in kept
-        }
+        above = {each for node in kept for each in node.inputs if each.node not in kept}
         part = extract(graph, {graph.names[value]: value}, above)
         inputs = feed(graph, part, given)
         if probe(part, inputs):

@@ -9,11 +9,11 @@ from asg.artefact import Artefact, Buffer, Dispatch, Entry, Range, Slot
 _BLOCK = 256  # what the size of a buffer and the offset of a binding are a multiple of
 
 
-def single_kernel(artefact: Artefact, entry: str, position: int) -> Artefact:
+def single_kernel(artefact: Artefact, entry: str, position: int, source: str) -> Artefact:
     """Return an artefact that runs step `position` of an entry and nothing else.
 
     What the step reads are inputs of its only entry, `main`, what it writes are outputs; buffers
-    are cut to the part that it binds.
+    are cut to the part that it binds. `source` is the graph that it computes, as text.
     """
     whole = artefact.entries[entry]
     step = whole.steps[position]
@@ -54,7 +54,7 @@ def single_kernel(artefact: Artefact, entry: str, position: int) -> Artefact:
         kernels={step.kernel: artefact.kernels[step.kernel]},
         entries={"main": main},
         values={},
-        sources={},
+        sources={"main": source},
         report={},
     )
 

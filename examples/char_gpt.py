@@ -130,8 +130,12 @@ def validation_loss(exe: Any, data: Array) -> float:
     return float(np.mean(losses))
 
 
-def train(exe: Any, text: Text, steps: int, rng: np.random.Generator) -> None:
-    """Run the compiled step; weights, moments and random key stay on the device."""
+def train(exe: Any, text: Text, steps: int, rng: np.random.Generator) -> float:
+    """Run the compiled step, and return the last validation loss.
+
+    Weights, moments and random key stay on the device.
+    """
+    held_out = math.nan
     with progress_bar("tokens") as progress:
         task = progress.add_task("training", total=steps, loss=math.nan, rate=0.0)
         start = time.perf_counter()
@@ -144,6 +148,7 @@ def train(exe: Any, text: Text, steps: int, rng: np.random.Generator) -> None:
                 progress.console.print(
                     f"step {step:4}: loss {loss:.3f}, validation {held_out:.3f}", highlight=False
                 )
+    return held_out
 
 
 def write(predict: Callable[..., Any], text: Text, length: int, seed: int) -> str:
@@ -210,7 +215,8 @@ def main() -> None:
     exe = compile_for(graphs, options.device)
     first = validation_loss(exe, text.validation)
     console.print(f"before: validation {first:.3f}, chance is {math.log(len(text.characters)):.3f}")
-    train(exe, text, options.steps, np.random.default_rng(options.seed))
+    reached = train(exe, text, options.steps, np.random.default_rng(options.seed))
+    assert reached < 2.4 or options.steps < 300, "it has not learnt as it should"
     written = write(exe.predict, text, options.length, options.seed)
     console.rule("it writes")
     show(written)

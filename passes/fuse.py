@@ -70,11 +70,11 @@ def _merge_reduction(grouping: Grouping, group: Group, node: Node) -> None:
     merged = [group]
     for other in grouping.producers(node):
         fits = _fits_rows(grouping, other, group, node, "full")
-        if fits and grouping.may_merge([*merged, other]):
+        if fits and grouping.may_merge([*merged, other], space):
             merged.append(other)
     _absorb(grouping, group, merged, "full")
     for other in _row_siblings(grouping, group):
-        if grouping.may_merge([group, other]):
+        if grouping.may_merge([group, other], space):
             grouping.merge(group, [group, other])
 
 
@@ -155,13 +155,13 @@ def _join_rows(
     for level in levels:
         if not _fits_rows(grouping, target, target, node, level):
             continue
-        if not grouping.may_merge([target, group]):
+        if not grouping.may_merge([target, group], space, level):
             continue
         merged = [target, group]
         for other in producers:
             if other is target or not _fits_rows(grouping, other, target, node, level):
                 continue
-            if grouping.may_merge([*merged, other]):
+            if grouping.may_merge([*merged, other], space, level):
                 merged.append(other)
         _absorb(grouping, target, merged, level)
         return True
@@ -216,7 +216,7 @@ def _merge_side_by_side(grouping: Grouping) -> None:
         for other in alike.setdefault(key, []):
             if not is_small and not _share_a_read(grouping, group, other):
                 continue
-            if grouping.may_merge([other, group]):
+            if grouping.may_merge([other, group], group.space):
                 grouping.merge(other, [other, group])
                 break
         else:
@@ -243,7 +243,7 @@ def _plan(grouping: Grouping) -> FusionPlan:
     read = {value for kernel in kernels for value in kernel.reads}
     stored: dict[Value, None] = {Value(node): None for node in graph.inputs}
     aliases: dict[Value, Placement] = {}
-    for value in graph.results:
+    for value in (*graph.results, *(source for source, _, _ in copies)):
         found = contiguous_range(value)
         if found is not None and found[0] != value:
             aliases[value] = Placement(*found)

@@ -153,8 +153,16 @@ class Grouping:
         same = base.type.size == node.type.size
         return same and all(position == flat for position in self.reads[node][base])
 
-    def may_merge(self, groups: list[Group]) -> bool:
-        """Tell whether `groups` as one kernel keep the order acyclic and the bindings few."""
+    def may_merge(
+        self, groups: list[Group], space: RowSpace | None = None, level: Level = "full"
+    ) -> bool:
+        """Tell whether `groups` can be one kernel: what one computes and another reads is read
+        element for element, the order stays acyclic, and the bindings are few enough.
+
+        With `space`, the kernel's loops are rows, and maps among the groups take `level`.
+        """
+        if not self._agree(groups, space, level):
+            return False
         mask = 0
         above = 0
         for group in groups:
@@ -168,6 +176,33 @@ class Grouping:
             between ^= low
         nodes = [node for group in groups for node in group.nodes]
         return len(nodes) <= MAX_NODES and self._bindings(nodes) <= self.max_bindings
+
+    def _agree(self, groups: list[Group], space: RowSpace | None, level: Level) -> bool:
+        """Tell whether values that pass between `groups` are read where they are computed."""
+        for group in groups:
+            for node in group.nodes:
+                for base in self.reads[node]:
+                    if is_pack(base.node) and self._makes_member(groups, base.node):
+                        return False  # the join is whole only after the kernel
+                    owner = self.owner.get(base.node)
+                    if owner is None or owner is group or owner not in groups:
+                        continue
+                    if not self._agrees(node, base, owner, group.levels.get(node, level), space):
+                        return False
+        return True
+
+    def _makes_member(self, groups: list[Group], join: Node) -> bool:
+        owners = (self.owner.get(member_base(value).node) for value in join.inputs)
+        return any(owner in groups for owner in owners if owner is not None)
+
+    def _agrees(
+        self, node: Node, base: Value, owner: Group, level: Level, space: RowSpace | None
+    ) -> bool:
+        if space is None:
+            return node in self.inlining.stored_views or self.is_identity(node, base)
+        if isinstance(node.op.kind, (Reduction, ArgReduction)):
+            level = "full"
+        return self.relation(node, base, space, level) == owner.levels.get(base.node, level)
 
     def _bindings(self, nodes: list[Node]) -> int:
         """Count operands and results; a state and what it becomes share one binding."""

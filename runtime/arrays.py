@@ -47,11 +47,15 @@ def to_array(what: str, wanted: TensorType, value: object) -> np.ndarray:
     return array
 
 
-def from_words(data: np.ndarray, kind: TensorType) -> np.ndarray:
-    """Return a copy of bytes that came from the device as an array of `kind`."""
+def from_words(data: np.ndarray, kind: TensorType, *, is_ours: bool = False) -> np.ndarray:
+    """Return bytes that came from the device as an array of `kind`.
+
+    It is a copy, unless the bytes `is_ours` to keep.
+    """
     if kind.dtype is DType.BOOL:
         return np.not_equal(data.view(np.uint32).reshape(kind.shape), 0)
-    return data.view(kind.dtype.numpy).reshape(kind.shape).copy()
+    array = data.view(kind.dtype.numpy).reshape(kind.shape)
+    return array if is_ours else array.copy()
 
 
 def check_finite(entry: str, results: Mapping[str, np.ndarray]) -> None:

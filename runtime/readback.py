@@ -71,7 +71,10 @@ class Readback:
                 for piece in batch:
                     part = data[piece.at : piece.at + piece.last - piece.first]
                     whole[piece.tensor][piece.first : piece.last] = part
-        return [from_words(data, kind) for data, kind in zip(whole, self._types, strict=True)]
+        return [
+            from_words(data, kind, is_ours=True)
+            for data, kind in zip(whole, self._types, strict=True)
+        ]
 
     def _fetch_at_once(self, before: Sequence[Command]) -> list[np.ndarray]:
         """Read tensors that fit one batch, where each is one piece, without a copy in between."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import wgpu
 from wgpu.backends.wgpu_native import _api as native
+from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from asg.errors import AsgError, DeviceError, DeviceLostError, OutOfMemoryError
 from asg.runtime.adapters import (
@@ -364,12 +365,15 @@ def adapters() -> list[Adapter]:
 
 
 def _enumerate() -> list[tuple[Adapter, Any]]:
-    """List adapters once: wgpu's OpenGL handles abort the process when two threads drop them."""
+    """List the adapters of WebGPU's own backends (Vulkan, Metal, D3D12), once."""
     with _listing:
         if not _listed:
             # EGL complains on standard error, and some drivers fail, where there is none.
             os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
             try:
+                # Not OpenGL: it lacks subgroups, and its handles abort the process when two
+                # threads drop them. An instance made by other code in this process is kept.
+                set_instance_extras(backends=["Primary"])
                 found = wgpu.gpu.enumerate_adapters_sync()
             except (wgpu.GPUError, RuntimeError) as error:
                 raise DeviceError(f"listing adapters: {error}") from error

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asg import functions
-from asg.optim.flat import Scalar
 from asg.optim.optimizer import Groups, Optimizer, Options, Rate, scaled
 from asg.tensor import Tensor
 

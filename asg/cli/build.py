@@ -1,0 +1,57 @@
+"""From a loaded model to an artefact, with whatever device there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from asg.artefact import Artefact, Entry
+from asg.cli.models import Loaded
+from asg.codegen.context import Target
+from asg.compiler import as_entries, lower, target_for
+from asg.errors import DeviceError, GraphError
+from asg.runtime.devices import shared_device
+from asg.runtime.wgpu_device import Device
+
+
+def find_device(spec: str | None) -> Device | None:
+    """Return the device, or None where there is no adapter and none was asked for."""
+    try:
+        return shared_device(spec)
+    except DeviceError:
+        if spec:
+            raise
+        return None
+
+
+def choose_target(family: str | None, device: Device | None) -> Target:
+    """Return what to compile for: what the adapter is best at, or a family by name.
+
+    Without an adapter, the schedules for graphics cards: most devices are.
+    """
+    if device is None:
+        return target_for(False, 0, family)
+    is_own = family is None or (family == "cpu") == device.is_cpu
+    return target_for(device.is_cpu, device.subgroup_size if is_own else 0, family)
+
+
+def build(loaded: Loaded, family: str | None, spec: str | None) -> Artefact:
+    """Return a bundle's artefact, or compile the model."""
+    if loaded.artefact is not None:
+        return loaded.artefact
+    entries = as_entries(loaded.entries)
+    target = choose_target(family, find_device(spec))
+    return lower(entries, target=target, name=loaded.name)
+
+
+def find_entry(artefact: Artefact, name: str | None) -> Entry:
+    """Return an entry by name, or the first.
+
+    Raises:
+        GraphError: there is none of that name.
+    """
+    entries: Mapping[str, Entry] = artefact.entries
+    if name is None:
+        return next(iter(entries.values()))
+    if name not in entries:
+        raise GraphError(f"there is no entry {name!r}; entries: {', '.join(entries)}")
+    return entries[name]

@@ -1,0 +1,141 @@
+"""`asg verify` and `asg bisect`: a model beside the interpreter."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asg.cli import output
+from asg.cli.models import Loaded, load_model, read_inputs
+from asg.cli.options import (
+    device_option,
+    either_argument,
+    family_option,
+    input_option,
+    json_option,
+    seed_option,
+)
+from asg.errors import DeviceError
+
+if TYPE_CHECKING:
+    from asg.checks import DifferentialReport
+
+STAGES = ("gradients", "passes", "kernels", "memory", "whole")
+DIFFERS = 1
+
+
+@click.command("verify")
+@either_argument
+@input_option
+@click.option(
+    "--stage", "stages", type=click.Choice(STAGES), multiple=True,
+    help="Only these comparisons; may be repeated. By default all but gradients.",
+)  # fmt: skip
+@click.option("--gradients", is_flag=True, help="Check the gradient rule of every node as well.")
+@seed_option
+@device_option
+@family_option
+@json_option
+def verify_command(
+    model: str,
+    inputs: tuple[str, ...],
+    stages: tuple[str, ...],
+    gradients: bool,
+    seed: int,
+    device: str | None,
+    target_family: str | None,
+    as_json: bool,
+) -> None:
+    """Compare MODEL or BUNDLE with the NumPy interpreter.
+
+    Pass by pass: each must leave the results as they were. Kernel by kernel: each must make the
+    right results of the right operands, with memory reused and not. Memory: a value must not be
+    overwritten before it is read. As a whole. Inputs that are not given are random; integers
+    that choose something are in its range.
+    """
+    arrays = read_inputs(inputs)
+    loaded = load_model(model)
+    wanted = [*(stages or STAGES[1:]), *(["gradients"] if gradients else [])]
+    report = _verify(loaded, arrays, wanted, seed, device, target_family)
+    if as_json:
+        output.write_json({"model": model, **report.to_dict()})
+    else:
+        for name, origin in report.inputs.items():
+            output.write_text(f"input {name}: {origin}")
+        output.write_verdict(report.verdict, str(report))
+    sys.exit(0 if report.is_right else DIFFERS)
+
+
+def _verify(
+    loaded: Loaded,
+    arrays: dict[str, Any],
+    stages: list[Any],
+    seed: int,
+    device: str | None,
+    family: str | None,
+) -> DifferentialReport:
+    """Verify; without a device, check what needs none before saying so."""
+    from asg.runtime.devices import shared_device
+    from asg.verification import verify
+
+    model = loaded.artefact or loaded.entries
+    try:
+        if set(stages) & {"kernels", "memory", "whole"}:
+            shared_device(device)
+    except DeviceError:
+        rest = [stage for stage in stages if stage in ("gradients", "passes")]
+        if rest and loaded.artefact is None:
+            report = verify(model, arrays, stages=rest, seed=seed)
+            output.write_verdict(report.verdict, str(report))
+        raise
+    return verify(model, arrays, device=device, schedule=family, stages=stages, seed=seed)
+
+
+@click.command("bisect")
+@either_argument
+@click.option(
+    "-o", "--output", "folder", required=True, metavar="FOLDER",
+    help="Where to write what reproduces the fault.",
+)  # fmt: skip
+@input_option
+@seed_option
+@device_option
+@family_option
+@json_option
+def bisect_command(
+    model: str,
+    folder: str,
+    inputs: tuple[str, ...],
+    seed: int,
+    device: str | None,
+    target_family: str | None,
+    as_json: bool,
+) -> None:
+    """Find the first wrong pass, kernel and node of MODEL or BUNDLE.
+
+    FOLDER gets a graph of a few nodes that shows the fault, its arrays, the kernels, and
+    reproduce.py, which runs it again.
+    """
+    from asg.bisection import bisect
+    from asg.reproducer import write_reproducer
+
+    arrays = read_inputs(inputs)
+    loaded = load_model(model)
+    found = bisect(
+        loaded.artefact or loaded.entries, arrays, device=device, schedule=target_family, seed=seed
+    )
+    if found is None:
+        if as_json:
+            output.write_json({"model": model, "finding": None})
+        else:
+            output.write_verdict("right", "nothing is wrong")
+        return
+    write_reproducer(found, folder)
+    if as_json:
+        output.write_json({"model": model, "finding": found.to_dict(), "folder": folder})
+    else:
+        output.write_verdict("wrong", str(found))
+        output.write_text(f"wrote {folder}; run {folder}/reproduce.py to see it again")
+    sys.exit(DIFFERS)

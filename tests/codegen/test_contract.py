@@ -1,0 +1,191 @@
+"""Matrix products: every family, every way of reading an operand, sizes that fit no tile."""
+
+from __future__ import annotations
+
+import asg.functions  # noqa: F401 - gives tensors their methods
+import pytest
+from asg.artefact import Variant
+from asg.codegen.context import KernelContext, Target
+from asg.codegen.contract_kernel import contract_variants
+from asg.ops.linear import matmul
+from asg.ops.movement import broadcast, flip, pad, permute, reshape
+from asg.ops.sources import input as graph_input
+from asg.passes.schedule_contract import ContractProblem, ContractSchedule, choose
+from asg.tensor import Tensor
+
+from support.one_kernel import expect_right, product_kernel
+from support.wgsl_check import check_naga, check_tint
+
+CPU = Target("cpu", 8)
+# f32 sums of up to 130 products of numbers around 1, as measured: 4e-6.
+TOLERANCE = 3e-5
+
+SCHEDULES = {
+    "shuffle": ContractSchedule("shuffle", 8, 4, 8),
+    "shuffle-low": ContractSchedule("shuffle", 3, 4, 8),
+    "shuffle-wide": ContractSchedule("shuffle", 8, 8, 8, is_transposed=True),
+    "register": ContractSchedule("register", 8, 8, 16, inner_steps=1),
+    "register-low": ContractSchedule("register", 2, 4, 8, inner_steps=4),
+    "register-turned": ContractSchedule("register", 4, 4, 8, inner_steps=4, is_transposed=True),
+    "staged": ContractSchedule("staged", 4, 4, 64, depth=8),
+    "staged-turned": ContractSchedule("staged", 8, 4, 32, depth=4, is_transposed=True),
+}
+
+SIZES = [
+    (1, 1, 1), (5, 3, 7), (1, 16, 64), (64, 16, 1), (33, 17, 20), (40, 8, 3), (3, 130, 67),
+    (32, 8, 32), (34, 10, 33), (16, 0, 8), (7, 64, 2),
+]  # fmt: skip
+
+
+def f32(name: str, *shape: int) -> Tensor:
+    return graph_input(name, shape)
+
+
+def by(schedule: ContractSchedule):
+    def writer(context: KernelContext) -> Variant:
+        return contract_variants(context, schedule)[0]
+
+    return writer
+
+
+def expect(outputs: dict[str, Tensor], **kwargs: object) -> None:
+    writers = [by(schedule) for schedule in SCHEDULES.values()]
+    expect_right(outputs, writers, target=CPU, tolerance=TOLERANCE, **kwargs)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("m", "k", "n"), SIZES)
+def test_sizes_that_fit_no_tile(m: int, k: int, n: int) -> None:
+    expect({"y": matmul(f32("a", m, k), f32("b", k, n))})
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("m", "k", "n"), [(32, 16, 36), (10, 6, 9)])
+def test_transposed_operands(m: int, k: int, n: int) -> None:
+    expect({"y": matmul(f32("a", k, m).T, f32("b", k, n))})
+    expect({"y": matmul(f32("a", m, k), f32("b", n, k).T)})
+    expect({"y": matmul(f32("a", k, m).T, f32("b", n, k).T)})
+
+
+@pytest.mark.device
+def test_batch_axes() -> None:
+    expect({"y": matmul(f32("a", 2, 3, 5, 6), f32("b", 2, 3, 6, 7))})
+
+
+@pytest.mark.device
+def test_an_operand_broadcast_along_the_batch() -> None:
+    shared = broadcast(reshape(f32("a", 6, 8), shape=(1, 6, 8)), shape=(3, 6, 8))
+    expect({"y": matmul(shared, f32("b", 3, 8, 12))})
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("sequence", "size"), [(16, 8), (9, 6)])
+def test_heads_are_split_without_a_copy(sequence: int, size: int) -> None:
+    joined = f32("qkv", 2, sequence, 3 * 3 * size)
+    width = 3 * size
+
+    def heads(part: int) -> Tensor:
+        own = joined[:, :, part * width : (part + 1) * width]
+        return permute(reshape(own, shape=(2, sequence, 3, size)), axes=(0, 2, 1, 3))
+
+    query, key, value = heads(0), heads(1), heads(2)
+    expect({"scores": matmul(query, permute(key, axes=(0, 1, 3, 2)))})
+    expect({"mixed": matmul(f32("weights", 2, 3, sequence, sequence), value)})
+
+
+@pytest.mark.device
+def test_other_views_are_read_through() -> None:
+    padded = pad(f32("a", 8, 6), low=(1, 2), high=(3, 1), fill=0.0)
+    expect({"y": matmul(padded, pad(f32("b", 7, 12), low=(0, 4), high=(2, 0), fill=0.0))})
+    expect({"y": matmul(f32("a", 40, 40)[3:20, 8:24], f32("b", 20, 44)[2:18, 4:40])})
+    expect({"y": matmul(flip(f32("a", 8, 8), axes=(1,)), flip(f32("b", 8, 16), axes=(1,)))})
+
+
+def gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + (0.7978845608 * x * (1.0 + 0.044715 * x * x)).tanh())
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("m", "k", "n"), [(32, 16, 36), (33, 17, 21), (5, 8, 3)])
+def test_prologue_and_epilogue(m: int, k: int, n: int) -> None:
+    x = gelu(f32("a", m, k)) * f32("gain", m, 1)
+    hidden = matmul(x, f32("b", k, n) * 2.0) + f32("bias", n)
+    expect({"y": gelu(hidden) + f32("rest", m, n), "hidden": hidden})
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("m", "k", "n"), [(32, 16, 36), (33, 17, 21)])
+def test_an_output_may_take_the_place_of_an_operand_of_its_epilogue(m: int, k: int, n: int) -> None:
+    y = matmul(f32("a", m, k), f32("b", k, n)) + f32("rest", m, n)
+    expect({"y": y, "double": y + y}, in_place={"y": "rest"})
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    "target", [CPU, Target("cpu", 0), Target("gpu", 0)], ids=["shuffle", "register", "staged"]
+)
+def test_chosen_schedules_are_right(target: Target) -> None:
+    for m, k, n in [(70, 36, 100), (1, 40, 33), (40, 36, 1), (300, 5, 2)]:
+        outputs = {"y": matmul(f32("a", m, k), f32("b", k, n))}
+        count = len(contract_variants(product_kernel(outputs, target=target)))
+        writers = [lambda context, i=i: contract_variants(context)[i] for i in range(count)]
+        expect_right(outputs, writers, target=target, tolerance=TOLERANCE)
+
+
+PROBLEMS = [
+    ContractProblem(1, 1024, 1024, 1024),
+    ContractProblem(64, 64, 64, 32),
+    ContractProblem(1, 1, 4096, 4096),
+    ContractProblem(1, 4096, 1, 4096),
+    ContractProblem(1, 10, 7, 3),
+    ContractProblem(1, 0, 4, 4),
+]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_the_last_schedule_is_portable(problem: ContractProblem) -> None:
+    assert choose(problem, "cpu", 8)[-1].family == "register"
+    assert choose(problem, "cpu", 0)[-1].family == "register"
+    assert choose(problem, "gpu", 32)[-1].family in ("staged", "register")
+
+
+def test_large_products_get_tall_tiles_and_small_ones_compile_fast() -> None:
+    assert choose(ContractProblem(1, 1024, 1024, 1024), "cpu", 8)[0].rows == 32
+    assert choose(ContractProblem(1, 1024, 128, 128), "cpu", 8)[0].rows == 16
+    assert choose(ContractProblem(1, 1, 4096, 4096), "cpu", 8)[0].rows == 1
+
+
+def test_a_single_column_is_computed_as_a_row() -> None:
+    for family, size in [("cpu", 8), ("cpu", 0), ("gpu", 0)]:
+        assert choose(ContractProblem(1, 4096, 1, 4096), family, size)[0].is_transposed
+
+
+def _texts() -> dict[str, str]:
+    outputs = {
+        "y": gelu(matmul(f32("a", 2, 33, 17), f32("b", 2, 17, 20))),
+        "z": matmul(f32("a", 16, 32).T, f32("b", 12, 16).T),
+        "empty": matmul(f32("a", 4, 0), f32("b", 0, 4)),
+    }
+    return {
+        f"{name} {case}": by(schedule)(product_kernel({case: tensor}, target=CPU)).wgsl
+        for case, tensor in outputs.items()
+        for name, schedule in SCHEDULES.items()
+    }
+
+
+@pytest.mark.device
+def test_naga_accepts_every_family() -> None:
+    assert {name: error for name, error in check_naga(_texts()).items() if error} == {}
+
+
+@pytest.mark.tint
+def test_tint_accepts_every_family() -> None:
+    assert {name: error for name, error in check_tint(_texts()).items() if error} == {}
+
+
+@pytest.mark.parametrize("name", ["shuffle-low", "register-low", "staged"])
+def test_the_text(name: str, golden) -> None:
+    x = f32("x", 30, 16)
+    outputs = {"y": matmul(x, f32("w", 16, 36)) + f32("bias", 36)}
+    context = product_kernel(outputs, target=CPU)
+    golden(f"{name}.wgsl", by(SCHEDULES[name])(context).wgsl)
