@@ -9,7 +9,7 @@ values come from.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -111,9 +111,7 @@ def _variant(tiling: Tiling) -> Variant:
             assert_never(family)
 
 
-def _tiling(
-    context: KernelContext, problem: ContractProblem, schedule: ContractSchedule
-) -> Tiling:
+def _tiling(context: KernelContext, problem: ContractProblem, schedule: ContractSchedule) -> Tiling:
     left, right = context.kernel.anchors[0].inputs
     rows = Side(left, False, problem.rows, problem.inner)
     columns = Side(right, True, problem.columns, problem.inner)
@@ -172,7 +170,7 @@ def _shuffle(tiling: Tiling) -> Variant:
         place = tiling.place(emitter, schedule.columns * SUBGROUP, schedule.rows)
         lane = variable("lane", SUBGROUP)
         place = replace(place, quad=place.quad + lane)
-        loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, LANES)
+        loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, schedule.inner_steps)
         quads = [place.quad + SUBGROUP * j for j in range(schedule.columns // LANES)]
         rows = loop.shuffled_rows(place.row, schedule.rows, lane)
         columns = loop.column_matrices(quads)
@@ -241,9 +239,7 @@ def _staged(tiling: Tiling) -> Variant:
     return write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
 
 
-def epilogue(
-    emitter: Emitter, tiling: Tiling, place: Place, stride: int
-) -> Mapping[str, object]:
+def epilogue(emitter: Emitter, tiling: Tiling, place: Place, stride: int) -> Mapping[str, object]:
     """Write what happens to one quad of the tile, or to one element where quads don't fit.
 
     The text stands once, in a loop: unrolled, a long epilogue takes drivers seconds to compile.

@@ -67,9 +67,7 @@ class Stage:
             result += [turned(reads, lane) for lane in range(LANES)]
         return result
 
-    def column_matrices(
-        self, emitter: Emitter, quads: Sequence[Index], quad: Index
-    ) -> list[str]:
+    def column_matrices(self, emitter: Emitter, quads: Sequence[Index], quad: Index) -> list[str]:
         """Read column quads from workgroup memory; return a mat4x4 of inner steps for each."""
         matrices: list[str] = []
         for each in quads:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -372,8 +372,9 @@ def _enumerate() -> list[tuple[Adapter, Any]]:
             os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
             try:
                 # Not OpenGL: it lacks subgroups, and its handles abort the process when two
-                # threads drop them. An instance made by other code in this process is kept.
-                set_instance_extras(backends=["Primary"])
+                # threads drop them.
+                with suppress(RuntimeError):  # other code has made the instance already
+                    set_instance_extras(backends=["Primary"])
                 found = wgpu.gpu.enumerate_adapters_sync()
             except (wgpu.GPUError, RuntimeError) as error:
                 raise DeviceError(f"listing adapters: {error}") from error

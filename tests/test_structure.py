@@ -19,14 +19,22 @@ from support.imports import ROOT, Import, cycle, module_files, module_imports, p
 ROOF = (
     "asg",
     "asg.__main__",
-    "asg.bisect",
+    "asg.bench",
+    "asg.bisection",
     "asg.cli",
     "asg.compiler",
+    "asg.gradient_check",
+    "asg.machine",
+    "asg.memory_watch",
+    "asg.oracle",
+    "asg.reproducer",
+    "asg.shrink",
     "asg.specialiser",
     "asg.testing",
     "asg.trainer",
     "asg.training",
-    "asg.verify_run",
+    "asg.verification",
+    "asg.yardstick",
 )
 
 # Layer -> the layers it may import. Everything else under asg/ is the ground.

@@ -40,13 +40,22 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AsgError as error:
-            if os.environ.get("ASG_DEBUG", "0") not in ("", "0"):
+            if _is_debugging():
                 raise
             click.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(exit_code(error))
         except BrokenPipeError:  # whoever read our output has seen enough
             sys.stdout = None  # type: ignore[assignment]
             ctx.exit(0)
+        except OSError as error:
+            if _is_debugging():
+                raise
+            click.echo(f"{error.filename or 'a file'}: {error.strerror or error}", err=True)
+            ctx.exit(UNUSABLE)
+
+
+def _is_debugging() -> bool:
+    return os.environ.get("ASG_DEBUG", "0") not in ("", "0")
 
 
 def exit_code(error: AsgError) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from asg.graph import Graph, Value
 from asg.op import Contraction, Source
 from asg.passes.kernels import FusedKernel
 from asg.runtime import interpreter
+from asg.runtime.devices import shared_device
 from asg.runtime.shaders import Shader
-from asg.runtime.wgpu_device import Call, Device, Transfer, Work
+from asg.runtime.wgpu_device import Buffer, Call, Device, Transfer, Work
 from asg.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -52,52 +52,47 @@ def product_kernel(
     return KernelContext(graph, kernel, tuple(bound), target)
 
 
-@cache
-def device() -> Device:
-    """The device that all these tests share."""
-    return Device.open()
-
-
 def run_variant(
     context: KernelContext, variant: Variant, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Dispatch once; return the outputs. Memory holds other numbers before."""
+    device = shared_device()
     shader = Shader(
         context.kernel.name,
         variant.wgsl,
         tuple("read_write" if group.writable else "read" for group in context.bound),
         variant.features,
     )
-    pipelines = device().acquire_pipelines([shader])
+    pipelines = device.acquire_pipelines([shader])
     buffers = []
     for group in context.bound:
         first = group.values[0][0]
         size = max(256, first.type.nbytes)
-        buffer = device().create_buffer(context.names[first], size)
-        device().write(buffer, 0, np.full(size // 4, 7.5, np.float32))
+        buffer = device.create_buffer(context.names[first], size)
+        device.write(buffer, 0, np.full(size // 4, 7.5, np.float32))
         if context.names[first] in inputs:
-            device().write(buffer, 0, np.ascontiguousarray(inputs[context.names[first]]))
+            device.write(buffer, 0, np.ascontiguousarray(inputs[context.names[first]]))
         buffers.append(buffer)
-    group = device().create_group(pipelines[0], [(each, 0, each.size) for each in buffers])
+    group = device.create_group(pipelines[0], [(each, 0, each.size) for each in buffers])
     try:
-        device().submit([Work([Call(pipelines[0], group, variant.workgroups)])])
+        device.submit([Work([Call(pipelines[0], group, variant.workgroups)])])
         return {
-            context.names[value]: _read(buffer, value)
+            context.names[value]: _read(device, buffer, value)
             for bound, buffer in zip(context.bound, buffers, strict=True)
             for value, _ in bound.values
             if value in context.kernel.outputs
         }
     finally:
-        device().release_groups(1)
-        device().release_pipelines(pipelines)
+        device.release_groups(1)
+        device.release_pipelines(pipelines)
         for buffer in buffers:
             buffer.close()
 
 
-def _read(buffer: Any, value: Value) -> Array:
-    staging = device().create_buffer("staging", buffer.size, staging=True)
-    submission = device().submit([Transfer(buffer, 0, staging, 0, buffer.size)])
-    with device().mapped(staging, buffer.size, submission) as data:
+def _read(device: Device, buffer: Buffer, value: Value) -> Array:
+    staging = device.create_buffer("staging", buffer.size, staging=True)
+    submission = device.submit([Transfer(buffer, 0, staging, 0, buffer.size)])
+    with device.mapped(staging, buffer.size, submission) as data:
         words = data[: value.type.nbytes].view(value.type.dtype.numpy)
         result: Array = words.reshape(value.type.shape).copy()
     staging.close()

@@ -1,0 +1,49 @@
+// product: y = matmul → broadcast → add(x, w, bias)
+//   test_contract.py:189: outputs = {"y": matmul(x, f32("w", 16, 36)) + f32("bias", 36)}
+// x: f32[30, 16]   w: f32[16, 36]   bias: f32[36]   y: f32[30, 36]
+// register: 2x4 per invocation, workgroup 8; 8,688 bytes, 35,640 flops
+@group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> t_w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> t_bias: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> t_y: array<vec4<f32>>;
+
+// Adds a row's four neighbours times four rows of a column quad.
+fn add_product(sum: vec4f, a: vec4f, b: mat4x4f) -> vec4f {
+    let first_two = fma(vec4f(a.y), b[1], fma(vec4f(a.x), b[0], sum));
+    return fma(vec4f(a.w), b[3], fma(vec4f(a.z), b[2], first_two));
+}
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+    let tile = (group.y * 17u + group.x) * 8u + thread;
+    if (tile >= 135u) {
+        return; // no barriers below
+    }
+    let tile_column = tile % 9u;
+    let tile_row = tile / 9u;
+    var sum_0_0 = vec4f();
+    var sum_1_0 = vec4f();
+    for (var k = 0u; k < 4u; k++) {
+        let v_x = t_x[tile_row * 8u + k];
+        let v_x_1 = t_x[tile_row * 8u + k + 4u];
+        let v_w = t_w[k * 36u + tile_column];
+        let v_w_1 = t_w[k * 36u + tile_column + 9u];
+        let v_w_2 = t_w[k * 36u + tile_column + 18u];
+        let v_w_3 = t_w[k * 36u + tile_column + 27u];
+        let b_0 = mat4x4f(v_w, v_w_1, v_w_2, v_w_3);
+        let a_0 = v_x;
+        sum_0_0 = add_product(sum_0_0, a_0, b_0);
+        let a_1 = v_x_1;
+        sum_1_0 = add_product(sum_1_0, a_1, b_0);
+    }
+    // A copy of the sums that can be indexed; were the sums an array, they would live in memory.
+    var tile_sums = array<vec4f, 2>(sum_0_0, sum_1_0);
+    for (var i = 0u; i < 2u; i++) {
+        let row = tile_row * 2u + i;
+        let quad = tile_column;
+        let value = tile_sums[i];
+        let v_bias = t_bias[quad];
+        let v_y = value + v_bias;
+        t_y[row * 9u + quad] = v_y;
+    }
+}
