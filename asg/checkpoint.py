@@ -19,14 +19,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from asg.errors import AsgError
+from asg.errors import CheckpointError
 
 VERSION = 1
 ARRAYS, POSITION = "state.safetensors", "checkpoint.json"
-
-
-class CheckpointError(AsgError):
-    """A checkpoint is damaged, or from a newer version."""
 
 
 @dataclass(frozen=True)

@@ -153,4 +153,5 @@ def _sizes(exact: Array) -> Array:
     finite = np.where(np.isfinite(exact), exact, 0.0)
     typical = np.sqrt(np.mean(finite * finite))
     # Below this a device that flushes small numbers to zero has none left to compare.
-    return np.maximum(np.maximum(np.abs(finite), typical), 1e3 * TINY)
+    sizes: Array = np.maximum(np.maximum(np.abs(finite), typical), 1e3 * TINY)
+    return sizes

@@ -10,6 +10,7 @@ AsgError
 ├── InputError            a call's inputs do not fit the executable (name, shape, dtype)
 ├── NonFiniteError        a result holds NaN or infinity, and the caller asked to be told
 ├── BundleError           a bundle is damaged, truncated, tampered with or too new
+├── CheckpointError       a checkpoint is damaged or too new
 ├── DeviceError           no adapter, or the adapter refuses what is needed
 │   ├── OutOfMemoryError
 │   ├── DeviceLostError
@@ -57,6 +58,10 @@ class NonFiniteError(AsgError, ArithmeticError):
 
 class BundleError(AsgError):
     """A bundle is damaged, truncated, tampered with, or from a newer version."""
+
+
+class CheckpointError(AsgError):
+    """A checkpoint is damaged, or from a newer version."""
 
 
 class DeviceError(AsgError, RuntimeError):

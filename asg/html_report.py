@@ -77,9 +77,7 @@ _GRAPH = re.compile(
 _TAGS = {"note": "i", "word": "b", "number": "u"}
 
 
-def html_report(
-    artefact: Artefact, passes: Mapping[str, Mapping[str, str]], title: str
-) -> str:
+def html_report(artefact: Artefact, passes: Mapping[str, Mapping[str, str]], title: str) -> str:
     """Return the page. `passes` has for each entry the graph's text after each pass."""
     sections = [
         ("entries", "Entries", _entries(artefact)),

@@ -37,9 +37,7 @@ class PlannedValue:
 
     def shares_with(self, other: PlannedValue) -> bool:
         """Tell whether the two have bytes in common, at whatever time."""
-        return (
-            self.buffer == other.buffer and self.offset < other.end and other.offset < self.end
-        )
+        return self.buffer == other.buffer and self.offset < other.end and other.offset < self.end
 
 
 @dataclass(frozen=True)

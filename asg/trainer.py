@@ -26,7 +26,7 @@ from rich.progress import (
 from asg.checkpoint import Progress as Position
 from asg.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
 from asg.compiler import compile as compile_graphs
-from asg.errors import AsgError, InputError
+from asg.errors import AsgError, InputError, NonFiniteError
 from asg.nn.module import Module
 from asg.optim.optimizer import Optimizer
 from asg.tracing import as_spec
@@ -95,7 +95,8 @@ class Trainer:
         `validation` is evaluated. At the end the model has the trained weights.
 
         Raises:
-            AsgError: the loss is no longer finite, or the loader has no batches.
+            NonFiniteError: the loss is no longer a finite number.
+            AsgError: the loader has no batches.
         """
         limit = epochs if epochs is not None or steps is not None else 1
         history, start = History(), time.perf_counter()
@@ -184,7 +185,7 @@ class Trainer:
         loss = float(self.exe.train(batch, outputs=["loss"])["loss"])
         step = self.position.step + 1
         if not math.isfinite(loss):
-            raise AsgError(
+            raise NonFiniteError(
                 f"the loss of step {step} is {loss}; a smaller learning rate or clip_norm may help"
             )
         self.position = replace(self.position, step=step, batch=self.position.batch + 1)

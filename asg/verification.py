@@ -9,7 +9,7 @@ nothing is replaced, checks that every value is still what was written when it i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from asg.graph import Graph, Literal, Value
 from asg.memory_watch import watch_memory
 from asg.oracle import Oracle
 from asg.parse import parse_graph
+from asg.passes.assign import AssignStorage
+from asg.passes.check_memory import find_faults
+from asg.passes.kernels import FusionPlan
 from asg.passes.pipeline import Pass, pass_name
 from asg.runtime.devices import shared_device
 from asg.runtime.executor import Executor
@@ -49,6 +52,7 @@ class Subject:
         given: arrays for each entry's inputs, and for parameters that have no values.
         artefacts: compiled forms and what is special about them, the plainest first.
         target: what they were compiled for, where that is known.
+        plans: the kernels that they were compiled from, where these are known.
     """
 
     original: Mapping[str, Graph]
@@ -56,6 +60,7 @@ class Subject:
     given: Mapping[str, Mapping[str, Array]]
     artefacts: Sequence[tuple[str, Artefact]]
     target: Target | None = None
+    plans: Mapping[str, FusionPlan] = field(default_factory=dict)
 
     def inputs(self, entry: str) -> dict[str, Array]:
         """Return the arrays that a call of an entry takes."""
@@ -137,7 +142,7 @@ def make_subject(
         for graph in prepared.values():
             values = {**graph.values, **values}
         artefacts.append((how, replace(found, values=values)))
-    return Subject(entries, prepared, given, artefacts, target)
+    return Subject(entries, prepared, given, artefacts, target, plans)
 
 
 def entries_of(model: Model) -> tuple[dict[str, Graph], Artefact | None]:
@@ -325,15 +330,26 @@ def load_state(executor: Executor, subject: Subject) -> None:
 
 
 def check_memory(subject: Subject, device: Device) -> list[Check]:
-    """Check in the last compiled form that nothing is overwritten before it is read."""
-    checks: list[Check] = []
+    """Check the memory plan by itself, then on the device, in the last compiled form."""
+    checks = _plan_checks(subject)
     _, artefact = subject.artefacts[-1]
     with Executor(artefact, device) as executor:
         for key in artefact.entries:
             load_state(executor, subject)
             faults = watch_memory(executor, key, subject.prepared[key], subject.inputs(key))
-            checks += faults or [Check("memory", key, "all steps")]
+            checks += faults or [Check("memory", key, "on the device")]
     return checks
+
+
+def _plan_checks(subject: Subject) -> list[Check]:
+    """Have the plan checked byte by byte by what shares no code with the planner."""
+    if not subject.plans:
+        return []
+    faults = find_faults(AssignStorage()(subject.plans))
+    return [
+        Check("memory", each.entry, each.step, note=f"{each.kind}: {each.message}", is_fault=True)
+        for each in faults
+    ] or [Check("memory", key, "as planned") for key in subject.plans]
 
 
 def check_whole(subject: Subject, device: Device) -> list[Check]:

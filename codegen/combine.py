@@ -157,7 +157,7 @@ def arg_accumulator(
             better = f"(({better} & !{test}({name})) | ({test}({element}) & !{test}({name})))"
         first = f"({name}_at < {index_type}(0))"
         take = inner.let("take", f"{better} | {first}")
-        at = f"{index_type}(i32({position}))"
+        at = f"vec4i(i32({position}))" if width == LANES else f"i32({position})"
         return [
             f"{name} = select({name}, {element}, {take});",
             f"{name}_at = select({name}_at, {at}, {take});",

@@ -45,7 +45,7 @@ class _Commands(click.Group):
             click.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(exit_code(error))
         except BrokenPipeError:  # whoever read our output has seen enough
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             ctx.exit(0)
         except OSError as error:
             if _is_debugging():

@@ -63,6 +63,8 @@ def _write_chosen(report: Mapping[str, Any]) -> None:
     output.write_table(("limit", ">WebGPU's default", ">adapter"), rows)
     useful = ("subgroups", "shader-f16", "shader-int64", "timestamp-query")
     output.write_title("features that kernels may use")
-    output.write_table(("feature", "there"), [(name, name in chosen["features"]) for name in useful])
+    output.write_table(
+        ("feature", "there"), [(name, name in chosen["features"]) for name in useful]
+    )
     size = report["subgroup_size"]
     output.write_text(f"subgroup size: {size or 'not known to be fixed'}")

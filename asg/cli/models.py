@@ -80,9 +80,8 @@ def _from_module(path: Path, name: str) -> dict[str, Graph]:
     for part in name.split("."):
         if not hasattr(found, part):
             names = [each for each, value in vars(module).items() if _is_model(value)]
-            raise GraphError(
-                f"{path} has no {name!r}; what may be a model in it: {', '.join(names) or 'nothing'}"
-            )
+            listed = ", ".join(names) or "nothing"
+            raise GraphError(f"{path} has no {name!r}; what may be a model in it: {listed}")
         found = getattr(found, part)
     if callable(found) and not isinstance(found, (Graph, Mapping)):
         found = _call(path, name, found)
@@ -132,7 +131,11 @@ def _explained(path: Path, what: str, error: Exception) -> AsgError:
     line = error.__traceback__
     while line is not None and line.tb_next is not None:
         line = line.tb_next
-    place = "" if line is None else f"\n  at {_place(line.tb_frame.f_code.co_filename)}:{line.tb_lineno}"
+    place = (
+        ""
+        if line is None
+        else f"\n  at {_place(line.tb_frame.f_code.co_filename)}:{line.tb_lineno}"
+    )
     return GraphError(
         f"{path}: {what}: {type(error).__name__}: {error}{place}\n"
         "  ASG_DEBUG=1 shows the whole traceback"
@@ -140,7 +143,7 @@ def _explained(path: Path, what: str, error: Exception) -> AsgError:
 
 
 def _place(file: str) -> str:
-    return os.path.relpath(file) if os.path.isabs(file) else file
+    return os.path.relpath(file) if Path(file).is_absolute() else file
 
 
 def read_inputs(pairs: Iterable[str]) -> dict[str, Array]:

@@ -198,12 +198,9 @@ def chrome_trace(timings: Sequence[Timing]) -> dict[str, Any]:
     events: list[dict[str, Any]] = []
     start = 0.0
     for timing in timings:
-        events.append(
-            {
-                "name": timing.name, "cat": timing.kind, "ph": "X", "pid": 1, "tid": 1,
-                "ts": start * 1e6, "dur": timing.seconds * 1e6,
-                "args": {"flops": timing.flops, "bytes": timing.bytes_moved, "step": timing.step},
-            }  # fmt: skip
-        )
+        times = {"ts": start * 1e6, "dur": timing.seconds * 1e6}
+        args = {"flops": timing.flops, "bytes": timing.bytes_moved, "step": timing.step}
+        head = {"name": timing.name, "cat": timing.kind, "ph": "X", "pid": 1, "tid": 1}
+        events.append({**head, **times, "args": args})
         start += timing.seconds
     return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -230,9 +230,12 @@ def _class_axis(name: str, x: Tensor, label: Tensor) -> int:
     axis = 0 if x.ndim == 1 else 1
     expected = (*x.shape[:axis], *x.shape[axis + 1 :])
     if x.ndim < 1 or label.shape != expected:
+        fix = ""
+        if x.ndim > 2 and label.shape == x.shape[:-1]:
+            fix = f"\n  fix: pass x.reshape(-1, {x.shape[-1]}) and labels.reshape(-1)"
         raise ShapeError(
             f"{name}: labels of {x.type} must have shape {list(expected)}, got {label.type}; "
-            f"the class axis is {axis}"
+            f"the class axis is {axis}{fix}"
         )
     if not label.dtype.is_integer:
         raise DTypeError(f"{name}: labels are integers, got {label.type}")

@@ -10,9 +10,9 @@ import pytest
 
 import asg
 from asg import nn, optim
-from asg.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
+from asg.checkpoint import list_checkpoints, read_checkpoint
 from asg.data import Batches
-from asg.errors import AsgError, InputError
+from asg.errors import AsgError, CheckpointError, InputError, NonFiniteError
 from support.targets import on_targets
 
 
@@ -102,7 +102,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops() -> None:
     broken = {"x": np.full((32, 2), np.nan, np.float32), "y": np.zeros(32, np.int64)}
-    with pytest.raises(AsgError, match="the loss of step 1 is nan"):
+    with pytest.raises(NonFiniteError, match="the loss of step 1 is nan"):
         trainer().fit(Batches(broken, 16), progress=False)
 
 

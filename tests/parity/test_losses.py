@@ -65,6 +65,8 @@ def test_labels_that_do_not_fit_are_refused() -> None:
     x = asg.input("x", (4, 3))
     with pytest.raises(asg.errors.ShapeError, match=r"labels of f32\[4, 3\] must have shape \[4\]"):
         F.cross_entropy(x, asg.input("y", (3,), "i32"))
+    with pytest.raises(asg.errors.ShapeError, match=r"fix: pass x.reshape\(-1, 5\) and labels"):
+        F.cross_entropy(asg.input("logits", (2, 3, 5)), asg.input("y", (2, 3), "i32"))
     with pytest.raises(asg.errors.DTypeError, match=r"labels are integers, got f32\[4\]"):
         F.cross_entropy(x, asg.input("y", (4,)))
     with pytest.raises(ValueError, match="'mean', 'sum' or 'none', got 'average'"):
