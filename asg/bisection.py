@@ -199,7 +199,22 @@ def _named(shrunk: Shrunk) -> tuple[str, str]:
 
 
 def _in_program(subject: Subject, device: Device, passes: Sequence[Pass]) -> Finding | None:
-    for how, artefact in subject.artefacts:
+    """Look at kernels, memory and the whole, in the order in which `verify` does."""
+    found = _in_kernels(subject, subject.artefacts[:-1], device)
+    for check in check_memory(subject, device) if found is None else ():
+        if check.is_wrong:
+            return _in_whole(subject, check, passes)
+    found = found or _in_kernels(subject, subject.artefacts[-1:], device)
+    for check in check_whole(subject, device) if found is None else ():
+        if check.is_wrong:
+            return _in_whole(subject, check, passes)
+    return found
+
+
+def _in_kernels(
+    subject: Subject, artefacts: Sequence[tuple[str, Artefact]], device: Device
+) -> Finding | None:
+    for how, artefact in artefacts:
         with Executor(artefact, device) as executor:
             for key in artefact.entries:
                 found: list[StepResult] = []
@@ -208,9 +223,6 @@ def _in_program(subject: Subject, device: Device, passes: Sequence[Pass]) -> Fin
                 wrong = next((each for each in found if each.check.is_wrong), None)
                 if wrong is not None:
                     return _in_step(subject, artefact, wrong, device)
-    for check in (*check_memory(subject, device), *check_whole(subject, device)):
-        if check.is_wrong:
-            return _in_whole(subject, check, passes)
     return None
 
 

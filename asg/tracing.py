@@ -190,11 +190,6 @@ def random_stream() -> tuple[Tensor, int]:
     return active.key, active.calls
 
 
-def is_tracing() -> bool:
-    """Tell whether a trace is active."""
-    return _active.get() is not None
-
-
 @contextmanager
 def calling(module: ModuleLike) -> Iterator[None]:
     """Name parameters and scopes after `module` while it runs."""

@@ -1,9 +1,9 @@
 """Contract kernels: a batched matrix product with fused operand prologues and result epilogues.
 
 Every family multiplies the same way: a tile of the result stays in registers (`sum_i_j`, one vec4
-per row `i` and column quad `j`) while a loop walks the inner axis four steps at a time. A step
-multiplies a row's four values by a mat4x4 of the column quad. What differs is where a step's
-values come from.
+per row `i` and column quad `j`) while a loop walks the inner axis. Then a second loop takes the
+tile through the epilogue and stores it. What differs is where the loop's operands come from:
+`contract_loop` reads them from memory, `contract_staged` by way of workgroup memory.
 """
 
 from __future__ import annotations

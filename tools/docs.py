@@ -6,18 +6,46 @@ With --check, write nothing and fail where a page differs from what would be wri
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 
 import click
 
+from asg import functions, nn, ops, optim
 from asg.cli import main as command_line
-from asg.op import NoGradient
+from asg.errors import AsgError
+from asg.graph import Attrs
+from asg.op import NoGradient, Op, Source
 from asg.ops import TABLE
+from asg.types import DType, TensorType, parse_type
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NOTE = "<!-- Written by `make docs`. -->\n"
+
+OPS_HEAD = """\
+# Ops
+
+The op table, printed: every primitive that a graph can hold. Everything else is a function or a
+module that builds nodes of these.
+
+*operands* are the element types that an op takes; operands of one type are named once, an arrow
+points to the type of the result where it is another. *kind* says how an op is lowered: see
+`asg/op.py`. *gradient* says why there is none where there is none: nothing flows back through the
+op, or a gradient is refused.
+"""
+
+FUNCTIONS_HEAD = """\
+## Functions
+
+What `asg` offers beside the ops, under the names of NumPy and PyTorch. Those that take a tensor
+first are methods of tensors too: `x.sum(axis=0)`. A function that bears the name of an op builds
+it, but takes what NumPy takes: several axes or none, negative axes, `keepdims`.
+"""
 
 
 def main() -> int:
@@ -25,40 +53,164 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which pages are stale")
     options = parser.parse_args()
-    stale = []
-    for name, make_page in PAGES.items():
-        path = DOCS / name
-        text = make_page()
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale.append(name)
-        if not options.check:
-            path.write_text(text, encoding="utf-8")
-    for name in stale:
-        print(f"docs/{name} is stale: run `make docs`" if options.check else f"wrote docs/{name}")
+    stale = stale_pages()
+    for name, text in stale.items():
+        if options.check:
+            print(f"docs/{name} is stale: run `make docs`")
+        else:
+            (DOCS / name).write_text(text, encoding="utf-8")
+            print(f"wrote docs/{name}")
     return 1 if stale and options.check else 0
 
 
+def stale_pages() -> dict[str, str]:
+    """Return the pages that differ from what the code says, with what they should hold."""
+    stale: dict[str, str] = {}
+    for name, make_page in PAGES.items():
+        path, text = DOCS / name, make_page()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale[name] = text
+    return stale
+
+
 def ops_page() -> str:
-    """The op table."""
-    rows = ["| op | meaning | lowered as | gradient |", "| --- | --- | --- | --- |"]
-    for name, op in TABLE.items():
-        meaning = op.doc.strip().split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-        gradient = op.grad.reason if isinstance(op.grad, NoGradient) else "yes"
-        rows.append(f"| `{name}` | {meaning} | {type(op.kind).__name__} | {gradient} |")
-    return f"{NOTE}\n# Ops\n\n" + "\n".join(rows) + "\n"
+    """Return the op table by family, then the functions and modules made of ops."""
+    parts = [NOTE, OPS_HEAD]
+    for family, members in groupby(TABLE.values(), family_of):
+        rows = [
+            (
+                f"`{op.name}`",
+                operand_types(op),
+                type(op.kind).__name__,
+                gradient_of(op),
+                one_line(op),
+            )
+            for op in members
+        ]
+        titles = ("op", "operands", "kind", "gradient", "meaning")
+        parts.append(f"## {title_of(family)}\n\n{table(titles, rows)}")
+    parts.append(FUNCTIONS_HEAD)
+    parts.append(table(("function", "meaning"), function_rows()))
+    for name, module in (
+        ("asg.nn", nn),
+        ("asg.nn.functional", nn.functional),
+        ("asg.optim", optim),
+    ):
+        parts.append(f"## `{name}`\n\n{table(('name', 'meaning'), member_rows(module))}")
+    return "\n".join(parts)
+
+
+def family_of(op: Op) -> ModuleType:
+    """Return the module of asg/ops/ in which an op is defined."""
+    for module in vars(ops).values():
+        if isinstance(module, ModuleType) and op in getattr(module, "OPS", ()):
+            return module
+    raise LookupError(f"{op.name} is in OPS of no module under asg/ops/")
+
+
+def title_of(module: ModuleType) -> str:
+    """Return a heading: a module's file, and what its docstring opens with."""
+    opening = re.match(r"[^:.]*", module.__doc__ or "")
+    assert opening is not None
+    return f"{opening[0]} (`asg/ops/{module.__name__.rpartition('.')[2]}.py`)"
+
+
+def operand_types(op: Op) -> str:
+    """Return the element types that an op accepts, by asking its type rule.
+
+    The sample with most element types says which operands share one. Each of these types is
+    replaced by every other, and what the rule does not refuse is accepted.
+    """
+    samples = [(sample, [parse_type(text) for text in sample.types]) for sample in op.samples]
+    if not any(types for _, types in samples):
+        return "none"
+    sample, types = max(samples, key=lambda pair: len({each.dtype for each in pair[1]}))
+    attrs = sample.attrs or {}
+    groups: list[str] = []
+    results: set[DType] = set()
+    for dtype in dict.fromkeys(each.dtype for each in types):
+        accepted = accepted_types(op, types, attrs, dtype)
+        groups.append(names_of(accepted))
+        results.update(result for given, result in accepted.items() if given is not result)
+    if "dtype" in attrs:
+        return f"{'; '.join(groups)} → `dtype`"
+    return (
+        groups[0] + f" → {names_of(results)}" if results and not groups[1:] else "; ".join(groups)
+    )
+
+
+def accepted_types(
+    op: Op, types: Sequence[TensorType], attrs: Attrs, replaced: DType
+) -> dict[DType, DType]:
+    """Return what an op takes in the place of an element type, with that of the result."""
+    found: dict[DType, DType] = {}
+    for dtype in DType:
+        tried = [replace(each, dtype=dtype) if each.dtype is replaced else each for each in types]
+        try:
+            result = op.shape(tuple(tried), attrs)
+        except AsgError:
+            continue
+        found[dtype] = (result[0] if isinstance(result, tuple) else result).dtype
+    return found
+
+
+def names_of(dtypes: Collection[DType]) -> str:
+    """Return the names of element types, `any` for all of them."""
+    if len(dtypes) == len(DType):
+        return "any"
+    return " ".join(str(dtype) for dtype in DType if dtype in dtypes)
+
+
+def gradient_of(op: Op) -> str:
+    """Return `yes`, or why an op has no gradient."""
+    if isinstance(op.kind, Source):
+        return ""
+    if not isinstance(op.grad, NoGradient):
+        return "yes"
+    return f"none: {op.grad.reason}" if op.grad.is_zero else f"refused: {op.grad.reason}"
+
+
+def one_line(documented: object) -> str:
+    """Return the first paragraph of a docstring, fit for a table."""
+    text = documented.doc if isinstance(documented, Op) else documented.__doc__ or ""
+    return text.strip().split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+
+
+def function_rows() -> Iterator[tuple[str, str]]:
+    """Yield the functions of `asg` that are no ops, and those that are under another name."""
+    for name in functions.__all__:
+        function = getattr(functions, name)
+        if not isinstance(function, Op):
+            yield f"`{name}`", one_line(function)
+        elif function.name != name:
+            yield f"`{name}`", f"The op `{function.name}`."
+
+
+def member_rows(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield the classes and functions that a module exports, or else defines."""
+    exported = getattr(module, "__all__", None)
+    for name, member in vars(module).items():
+        is_own = getattr(member, "__module__", None) == module.__name__ and name[0] != "_"
+        if callable(member) and (name in exported if exported is not None else is_own):
+            yield f"`{name}`", one_line(member)
+
+
+def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [titles, ("---",) * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def command_page() -> str:
-    """The help of every command, as the command line prints it."""
+    """Return the help of every command, as the command line prints it."""
     parts = [f"{NOTE}\n# Command line\n"]
     for title, text in help_texts(command_line, "asg"):
-        parts.append(f"## {title}\n\n```\n{text.rstrip()}\n```\n")
+        parts.append(f"## {title}\n\n```text\n{text.rstrip()}\n```\n")
     return "\n".join(parts)
 
 
 def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
-    """Each command's name and help, the outer ones first."""
+    """Yield each command's name and help, the outer ones first."""
     context = click.Context(command, info_name=name, max_content_width=90, terminal_width=90)
     yield name, command.get_help(context)
     if isinstance(command, click.Group):

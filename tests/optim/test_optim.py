@@ -37,7 +37,9 @@ def warmup_cosine(t: int) -> float:
         (optim.linear(0.2, 1.0, 20), lambda t: 0.2 + 0.8 * min(t / 20, 1)),
         (optim.step_decay(0.4, 0.5, 7), lambda t: 0.4 * 0.5 ** (t // 7)),
     ],
-    ids=repr,
+    ids=lambda value: (
+        None if callable(value) and not isinstance(value, optim.Schedule) else repr(value)
+    ),
 )
 def test_schedule(schedule: optim.Schedule, formula: Callable[[int], float]) -> None:
     steps = range(70)

@@ -13,9 +13,10 @@ from asg.graph import Graph, Value
 from asg.op import Contraction, Source
 from asg.passes.kernels import FusedKernel
 from asg.runtime import interpreter
+from asg.runtime.commands import Buffer, Call, Transfer, Work
 from asg.runtime.devices import shared_device
 from asg.runtime.shaders import Shader
-from asg.runtime.wgpu_device import Buffer, Call, Device, Transfer, Work
+from asg.runtime.wgpu_device import Device
 from asg.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -21,9 +21,7 @@ def judge(got: list[float], exact: list[float], spread: list[float] | None = Non
 
 
 def test_equal_is_right() -> None:
-    assert judge([1, 2], [1, 2]) == (
-        "y: f32[2], largest error 0 at [0] (allowed 4.77e-07)"
-    )
+    assert judge([1, 2], [1, 2]) == ("y: f32[2], largest error 0 at [0] (allowed 4.77e-07)")
 
 
 def test_wrong_says_where_and_by_how_much() -> None:

@@ -17,13 +17,13 @@ def count(graph: asg.Graph, name: str) -> int | None:
 
 def test_an_index_is_drawn_from_what_it_indexes() -> None:
     table, index = asg.input("table", (50, 4)), asg.input("index", (7,), "i32")
-    graph = asg.graph(outputs={"y": asg.gather(table, index, axis=0)})
+    graph = asg.graph(outputs={"y": asg.take(table, index, axis=0)})
     assert count(graph, "index") == 50
 
 
 def test_through_views_and_arithmetic() -> None:
     table, index = asg.input("table", (9, 4)), asg.input("index", (6,), "i32")
-    graph = asg.graph(outputs={"y": asg.gather(table, asg.reshape(index, (2, 3)) + 1, axis=0)})
+    graph = asg.graph(outputs={"y": asg.take(table, asg.reshape(index, (2, 3)) + 1, axis=0)})
     assert count(graph, "index") == 9
 
 

@@ -26,17 +26,8 @@ graph g(x: f32[4], w: parameter f32[4]) {
 GIVEN = {"x": np.ones(4, np.float32), "w": np.full(4, 2, np.float32)}
 
 
-def value(graph: asg.Graph, name: str) -> asg.graph.Value:
-    return {each: value for value, each in graph.names.items()}[name]
-
-
-def names(graph: asg.Graph) -> dict[str, str]:
-    """Names by op, as the text of a graph shows them."""
-    return {graph.names[v]: v.node.op.name for n in graph.nodes for v in n.values}
-
-
 def test_extract_cuts_at_the_boundary() -> None:
-    graph = asg.grad.__module__ and parse_graph(TEXT)
+    graph = parse_graph(TEXT)
     mul = graph.nodes[2].values[0]
     part = extract(graph, {"e": graph.outputs["e"]}, [mul], name="part")
     assert part.input_names() == ["mul_1"]

@@ -1,5 +1,4 @@
 // product: y = matmul → broadcast → add(x, w, bias)
-//   test_contract.py:189: outputs = {"y": matmul(x, f32("w", 16, 36)) + f32("bias", 36)}
 // x: f32[30, 16]   w: f32[16, 36]   bias: f32[36]   y: f32[30, 36]
 // staged: 4x4 per invocation, workgroup 64, depth 8; 8,688 bytes, 35,640 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;
