@@ -9,7 +9,7 @@ Heavy parts (the compiler, the runtime) are imported when they are first used.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asg import errors, functions, ops
 from asg.errors import AsgError
@@ -19,9 +19,19 @@ from asg.graph_file import load_graph, save_graph
 from asg.parse import parse_graph
 from asg.site import scope
 from asg.tensor import Tensor
-from asg.tracing import graph, input, state, trace  # noqa: A004
+from asg.tracing import graph, input, state, trace
 from asg.types import DType, TensorType, spec
 from asg.verify import verify
+
+if TYPE_CHECKING:
+    from asg import nn, optim, testing
+    from asg.compiler import compile
+    from asg.data import Batches
+    from asg.passes.autodiff import grad, value_and_grad
+    from asg.runtime.executable import load
+    from asg.seed import manual_seed
+    from asg.trainer import Trainer
+    from asg.training import training_step
 
 __version__ = "0.1.0"
 
@@ -32,6 +42,8 @@ _LAZY = {
     "value_and_grad": "asg.passes.autodiff",
     "training_step": "asg.training",
     "Trainer": "asg.trainer",
+    "Batches": "asg.data",
+    "manual_seed": "asg.seed",
     "nn": "asg.nn",
     "optim": "asg.optim",
     "testing": "asg.testing",
@@ -40,6 +52,7 @@ _MODULES = ("nn", "optim", "testing")
 
 __all__ = [
     "AsgError",
+    "Batches",
     "DType",
     "Graph",
     "Tensor",
@@ -52,6 +65,7 @@ __all__ = [
     "input",
     "load",
     "load_graph",
+    "manual_seed",
     "nn",
     "ops",
     "optim",

@@ -15,7 +15,7 @@ from typing import Any
 from asg.artefact import Artefact
 from asg.codegen.build import Generate
 from asg.codegen.context import Target
-from asg.errors import AsgError, DeviceError, GraphError, UnsupportedError
+from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
 from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan

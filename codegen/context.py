@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from asg.artefact import Variant
-from asg.codegen.emit import Binding, Emitter, Place
+from asg.codegen.bindings import Binding, Place
+from asg.codegen.emit import Emitter
 from asg.codegen.render import helper_texts, render
 from asg.codegen.text import identifier
 from asg.graph import Graph, Node, Value
@@ -128,7 +129,8 @@ def output_coordinates(
     shape = anchor.type.shape
     for node in context.graph.users.get(Value(anchor), ()):
         if is_written_through(context.graph, node):
-            assert isinstance(node.op.kind, View) and node.op.kind.inverse is not None
+            assert isinstance(node.op.kind, View)
+            assert node.op.kind.inverse is not None
             coordinates = node.op.kind.inverse(node.attrs, shape, node.type.shape, coordinates)
             shape = node.type.shape
     if value.type.shape == shape:

@@ -16,6 +16,7 @@ from typing import assert_never
 
 import numpy as np
 
+from asg.codegen.bindings import Binding, Place, in_range, loaded
 from asg.codegen.text import (
     LANES,
     SCALAR,
@@ -47,32 +48,6 @@ from asg.passes.pull import join_coordinates
 from asg.types import DType
 
 Coordinates = tuple[Index, ...]
-
-
-@dataclass
-class Binding:
-    """A storage binding as the text sees it. `is_vector` is decided by how it is accessed."""
-
-    name: str
-    dtype: DType
-    writable: bool = False
-    is_vector: bool = False
-    vector_uses: int = 0
-    scalar_uses: int = 0
-
-    @property
-    def element(self) -> str:
-        """Element type of the WGSL array."""
-        stored = STORED[self.dtype]
-        return f"vec4<{stored}>" if self.is_vector else stored
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value is bound: a binding and the value's element offset inside it."""
-
-    binding: Binding
-    offset: int = 0
 
 
 @dataclass
@@ -301,9 +276,7 @@ class Emitter:
             self._memo[other, coordinates] = part
         return self._memo[value, coordinates]
 
-    def fill(
-        self, template: str, operands: Sequence[Operand], width: int, result: DType
-    ) -> str:
+    def fill(self, template: str, operands: Sequence[Operand], width: int, result: DType) -> str:
         """Fill an op's WGSL expression with operands of `width` lanes."""
         types = VECTOR if width == LANES else SCALAR
         letters = {"F": DType.F32, "I": DType.I32, "U": DType.U32, "B": DType.BOOL}
@@ -324,8 +297,8 @@ class Emitter:
         inner = self.value(node.inputs[0], access.coordinates)
         if not access.guards:
             return inner
-        conditions = [self.guard(*guard) for guard in access.guards]
-        conditions = [condition for condition in conditions if condition is not None]
+        tests = [self.guard(*guard) for guard in access.guards]
+        conditions = [condition for condition in tests if condition is not None]
         if not conditions:
             return inner
         width = max(inner.width, *(condition.width for condition in conditions))
@@ -433,23 +406,23 @@ class Emitter:
         stem = self.names[value]
         if step == 0:
             place.binding.scalar_uses += 1
-            element = self._element(place.binding, _in_range(position, place, value))
-            text = _loaded(element, place.binding, value, 1)
+            element = self._element(place.binding, in_range(position, place, value))
+            text = loaded(element, place.binding, value, 1)
             return Operand(self.let(stem, text), 1, value.type.dtype)
         base = self._without_lane(position) if step is not None else position
         if step == 1 and (base % LANES) == ZERO:
             place.binding.vector_uses += 1
             if place.binding.is_vector:
-                quad = _in_range(base, place, value) // LANES
+                quad = in_range(base, place, value) // LANES
                 text = f"{place.binding.name}[{self.index(quad)}]"
-                text = _loaded(text, place.binding, value, LANES)
+                text = loaded(text, place.binding, value, LANES)
                 return Operand(self.let(stem, text), LANES, value.type.dtype)
         parts = []
         for lane in range(LANES):
             place.binding.scalar_uses += 1
-            here = _in_range(self._at_lane(position, lane), place, value)
+            here = in_range(self._at_lane(position, lane), place, value)
             element = self._element(place.binding, here)
-            parts.append(_loaded(element, place.binding, value, 1))
+            parts.append(loaded(element, place.binding, value, 1))
         text = f"{VECTOR[value.type.dtype]}({', '.join(parts)})"
         return Operand(self.let(stem, text), LANES, value.type.dtype)
 
@@ -481,25 +454,3 @@ class Emitter:
     def _at_lane(self, index: Index, lane: int) -> Index:
         assert self.lane is not None
         return index.substitute({self.lane: constant(lane)})
-
-
-def _in_range(position: Index, place: Place, value: Value) -> Index:
-    """Return a constant position moved into the value; others as they are.
-
-    Beyond a guard (in a pad, a join) a position may lie outside, where what is read is thrown
-    away; but compilers refuse a constant that is out of range.
-    """
-    if not position.is_const:
-        return position
-    last = place.offset + max(value.type.size - 1, 0)
-    return constant(min(max(position.const, place.offset), last))
-
-
-def _loaded(text: str, binding: Binding, value: Value, width: int) -> str:
-    """Return an array element as the value's type; values of two types may share a binding."""
-    dtype = value.type.dtype
-    if STORED[binding.dtype] != STORED[dtype]:
-        text = f"bitcast<{stored_type(dtype, width)}>({text})"
-    if dtype is not DType.BOOL:
-        return text
-    return f"{text} != vec4u(0u)" if width == LANES else f"{text} != 0u"

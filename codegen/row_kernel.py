@@ -20,7 +20,7 @@ from asg.codegen.context import KernelContext, grid_for, write
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, Operand, lane_variable
 from asg.graph import Node, Value
-from asg.index import Index, Var, unflatten, variable
+from asg.index import Atom, Index, Var, unflatten, variable
 from asg.op import ArgReduction, Reduction
 from asg.passes.spaces import RowSpace, row_space
 
@@ -141,7 +141,10 @@ def _write(context: KernelContext, plan: RowPlan, schedule: RowSchedule) -> Vari
     if schedule.vector == "element":
         assert lane is not None
         k = k * LANES + Index(0, ((lane, 1),))
-    replaced = {Var("row", 0, space.rows - 1): row, Var("k", 0, space.length - 1): k}
+    replaced: dict[Atom, Index] = {
+        Var("row", 0, space.rows - 1): row,
+        Var("k", 0, space.length - 1): k,
+    }
     full = space.full.substitute(replaced)
     per_group = schedule.rows_per_group // (LANES if schedule.vector == "row" else 1)
     grid = grid_for(-(-count // per_group))
@@ -224,7 +227,8 @@ class _RowWriter:
         self.accumulators.extend(here)
         self._row_values(position + 1)
         declared = [line for accumulator in here for line in accumulator.declare()]
-        return {"declared": [*before, *declared], "body": inner.take(), "after": self.emitter.take()}
+        after = self.emitter.take()
+        return {"declared": [*before, *declared], "body": inner.take(), "after": after}
 
     def _accumulator(self, node: Node) -> Accumulator:
         name = self.emitter.fresh(f"acc_{self.context.names[Value(node)]}")

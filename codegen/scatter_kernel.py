@@ -78,7 +78,8 @@ def _by_column(
     row = variable("v", shape[axis])
     where = (*before, row, *after)
     first.store(output, flatten(where, shape), first.value(node.inputs[0], where))
-    start = [f"for (var v = 0u; v < {shape[axis]}u + group.z; v++) {{", *_indented(first.take()), "}"]
+    rows = f"for (var v = 0u; v < {shape[axis]}u + group.z; v++) {{"
+    start = [rows, *_indented(first.take()), "}"]
 
     inner = emitter.fork()
     update = unflatten(variable("u", node.inputs[1].type.size), node.inputs[1].type.shape)

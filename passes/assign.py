@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from asg.artefact import Copy, Slot
+from asg.artefact import Buffer, Copy, Slot
 from asg.graph import Value
 from asg.passes.arena import DraftEntry, Places, arena_places, pack_arenas
 from asg.passes.copies import changes, detour, end_copies, old_results
@@ -17,6 +17,7 @@ from asg.passes.liveness import Access, Area, Draft, DraftStep, Lives, draft
 from asg.passes.persistent import Persistent, fixed_roots, lay_out
 from asg.passes.plan_memory import PlanMemory
 from asg.passes.storage import (
+    ALIGNMENT,
     EntryStorage,
     KernelStep,
     Location,
@@ -58,6 +59,8 @@ class AssignStorage:
         ]
         arenas = pack_arenas(drafts, self.memory, self.arena_limit)
         places = arena_places(arenas, persistent)
+        if not persistent.buffers:
+            persistent.buffers.append(Buffer("empty", ALIGNMENT, "arena"))
         is_arena = [buffer.role == "arena" for buffer in persistent.buffers]
         entries = {
             found.name: _finish(found, places, is_arena, self.max_bindings) for found in drafts

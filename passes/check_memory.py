@@ -27,6 +27,7 @@ from asg.passes.check_values import Piece, gap_is_zero, pieces
 from asg.passes.storage import EntryStorage, KernelStep, StoragePlan
 
 Kind = Literal["out of range", "misaligned", "overlap", "unwritten", "clobbered", "misplaced"]
+_ZERO = "(zero)"  # stands for a value where a gap was copied
 _OFFSET_MULTIPLE, _SIZE_MULTIPLE, _WORD = 256, 16, 4
 
 
@@ -202,8 +203,10 @@ class _Player:
             where = _Bytes(slot.buffer, slot.offset, slot.offset + slot.type.nbytes)
             self._in_range(where, slot.name)
             self.memory.write(where, slot.name)
+        written = {value for kernel in self.entry.plan.kernels for value in kernel.outputs}
         for value in self.entry.plan.stored:
-            self._load_constant(value)
+            if value not in written:
+                self._load_constant(value)
 
     def _load_constant(self, value: Value) -> None:
         held = [x for x in value.node.attrs.values() if isinstance(x, Contents)]
@@ -318,27 +321,30 @@ class _Player:
                 self.fault("clobbered", f"writes a gap of {owner}")
         held = list(self.memory.read(source))
         for start, end, value, offset in held:
-            if value is None:
-                self.fault("unwritten", f"copies {name}, which nobody wrote")
-                continue
             shifted = target.start + start - source.start
             where = _Bytes(target.buffer, shifted, shifted + end - start)
-            self.memory.write(where, value, offset)
+            if self._is_gap(_Bytes(source.buffer, start, end)):
+                self.memory.write(where, _ZERO)
+            elif value is None:
+                self.fault("unwritten", f"copies {name}, which nobody wrote")
+            else:
+                self.memory.write(where, value, offset)
 
     def _expect(self, value: Value, where: _Bytes) -> None:
         """Find the bytes of `value` at `where`, whoever brought them there."""
         name = self.names[value]
         for piece in pieces(value, self.computed, self.entry.plan.aliases):
-            if piece.value is None:
-                continue  # a gap: zero at the start, and no step writes it
-            part = _Bytes(
-                where.buffer, where.start + piece.start, where.start + piece.start + piece.nbytes
-            )
-            owner = self.names[piece.value]
+            start = where.start + piece.start
+            part = _Bytes(where.buffer, start, start + piece.nbytes)
+            if piece.value is None and self._is_gap(part):
+                continue  # zero at the start, and no step writes it
+            owner = _ZERO if piece.value is None else self.names[piece.value]
             for start, _, held, offset in self.memory.read(part):
                 if held is None:
                     self.fault("unwritten", f"{name} at byte {start - where.start}")
-                elif held != owner or offset != piece.offset + start - part.start:
+                elif held != owner or (
+                    held != _ZERO and offset != piece.offset + start - part.start
+                ):
                     self.fault("clobbered", f"{name} holds {held} at byte {start - where.start}")
 
     def _spare_gaps(
@@ -354,15 +360,20 @@ class _Player:
                 for read, place in places.items()
                 if read in step.kernel.reads
                 and place.end - place.start == where.end - where.start
-                and self._is_gap(place, start - where.start, end - where.start)
+                and self._is_gap(
+                    _Bytes(
+                        place.buffer,
+                        place.start + start - where.start,
+                        place.start + end - where.start,
+                    )
+                )
             ]
             if not gap_is_zero(step.kernel, value, zeros):
                 self.fault("clobbered", f"writes {self.names[value]} over a gap of {owner}")
 
-    def _is_gap(self, place: _Bytes, start: int, end: int) -> bool:
-        low, high = place.start + start, place.start + end
+    def _is_gap(self, where: _Bytes) -> bool:
         return any(
-            gap.buffer == place.buffer and gap.start <= low and high <= gap.end
+            gap.buffer == where.buffer and gap.start <= where.start and where.end <= gap.end
             for gap, _ in self.gaps
         )
 

@@ -40,7 +40,8 @@ def changes(homes: Homes) -> list[Update]:
     return [
         (state, value)
         for state, value in draft.plan.graph.updates.items()
-        if draft.fixed_place(value) != draft.fixed_place(Value(draft.plan.graph.input(state)))
+        if value.type.size
+        and draft.fixed_place(value) != draft.fixed_place(Value(draft.plan.graph.input(state)))
     ]
 
 

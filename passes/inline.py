@@ -180,11 +180,11 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
     """
     position = variable("i", max(value.type.size, 1))
     flat = position
-    while isinstance(value.node.op.kind, View):
+    while isinstance(kind := value.node.op.kind, View):
         node = value.node
         source = node.inputs[0]
         coordinates = unflatten(flat, node.type.shape)
-        access = node.op.kind.access(node.attrs, source.type.shape, node.type.shape, coordinates)
+        access = kind.access(node.attrs, source.type.shape, node.type.shape, coordinates)
         for index, low, high in access.guards:
             if index.low < low or index.high >= high:
                 return None

@@ -136,10 +136,8 @@ def fixed_roots(plan: FusionPlan, found: Persistent) -> dict[Value, Location]:
             fixed[Value(node)] = found.place(name)
         else:
             fixed[Value(node)] = Location(found.inputs[name], 0, nbytes)
-    for value in plan.stored:
-        literal = _literal(value)
-        if literal is not None:
-            fixed[value] = found.place(found.constants[literal.digest, value.type])
+    for value, literal in _stored_constants(plan):
+        fixed[value] = found.place(found.constants[literal.digest, value.type])
     for root, layout in _kept_joins(plan).items():
         if layout in found.joins:
             fixed[root] = found.joins[layout]
@@ -229,10 +227,16 @@ def _literal(value: Value) -> Literal | None:
     return next((held for held in value.node.attrs.values() if isinstance(held, Literal)), None)
 
 
+def _stored_constants(plan: FusionPlan) -> list[tuple[Value, Literal]]:
+    """Return the constants that need a slot: those that no kernel writes."""
+    written = {output for kernel in plan.kernels for output in kernel.outputs}
+    found = [(value, _literal(value)) for value in plan.stored if value not in written]
+    return [(value, literal) for value, literal in found if literal is not None]
+
+
 def _add_constants(plan: FusionPlan, found: Persistent) -> None:
-    for value in plan.stored:
-        literal = _literal(value)
-        if literal is None or (literal.digest, value.type) in found.constants:
+    for value, literal in _stored_constants(plan):
+        if (literal.digest, value.type) in found.constants:
             continue
         stem = plan.graph.names[value]
         name, count = stem, 1

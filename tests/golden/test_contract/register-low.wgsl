@@ -22,7 +22,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let tile_row = tile / 9u;
     var sum_0_0 = vec4f();
     var sum_1_0 = vec4f();
-    for (var k = 0u; k < 4u; k++) {
+    // Adding `group.z`, which is 0, hides the count from the driver: it would unroll a short loop and
+    // take seconds to compile.
+    for (var k = 0u; k < 4u + group.z; k++) {
         let v_x = t_x[tile_row * 8u + k];
         let v_x_1 = t_x[tile_row * 8u + k + 4u];
         let v_w = t_w[k * 36u + tile_column];
@@ -37,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     }
     // A copy of the sums that can be indexed; were the sums an array, they would live in memory.
     var tile_sums = array<vec4f, 2>(sum_0_0, sum_1_0);
-    for (var i = 0u; i < 2u; i++) {
+    for (var i = 0u; i < 2u + group.z; i++) {
         let row = tile_row * 2u + i;
         let quad = tile_column;
         let value = tile_sums[i];

@@ -24,7 +24,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var sum_0_0 = vec4f();
     var sum_1_0 = vec4f();
     var sum_2_0 = vec4f();
-    for (var k = 0u; k < 4u; k++) {
+    // Adding `group.z`, which is 0, hides the count from the driver: it would unroll a short loop and
+    // take seconds to compile.
+    for (var k = 0u; k < 4u + group.z; k++) {
         let v_x = t_x[row_0 * 4u + k];
         let v_w = t_w[k * 36u + column_0];
         let v_w_1 = t_w[k * 36u + column_0 + 9u];
@@ -40,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     // A copy of the sums that can be indexed; were the sums an array, they would live in memory.
     var tile_sums = array<vec4f, 3>(sum_0_0, sum_1_0, sum_2_0);
-    for (var i = 0u; i < 3u; i++) {
+    for (var i = 0u; i < 3u + group.z; i++) {
         let row = tile_row * 3u + i;
         let quad = tile_column * 8u + lane;
         if (row >= 30u || quad >= 9u) {

@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         rows[thread / 2u * 3u + thread % 2u] = v_x;
         columns[thread] = v_w;
         workgroupBarrier();
-        for (var k = 0u; k < 2u; k++) {
+        for (var k = 0u; k < 2u + group.z; k++) {
             let v_from_rows = rows[thread_row * 12u + k];
             let v_from_rows_1 = rows[thread_row * 12u + k + 3u];
             let v_from_rows_2 = rows[thread_row * 12u + k + 6u];
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     }
     // A copy of the sums that can be indexed; were the sums an array, they would live in memory.
     var tile_sums = array<vec4f, 4>(sum_0_0, sum_1_0, sum_2_0, sum_3_0);
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < 4u + group.z; i++) {
         let row = thread_row * 4u + i;
         let quad = tile * 8u + thread_quad;
         if (row >= 30u || quad >= 9u) {

@@ -1,0 +1,112 @@
+"""The driver's ceilings, as a contestant: what driver_limits.py measures, a round at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+from driver_limits import (
+    ACCUMULATORS,
+    NOTHING,
+    UNROLLED,
+    copy_shader,
+    multiply_add_shader,
+)
+from protocol import Facts, clock, serve
+
+from asg.runtime.commands import Buffer, Call, Work
+from asg.runtime.devices import shared_device
+from asg.runtime.shaders import Shader
+
+COPIED = 64 << 20
+DISPATCHES = 1000
+
+
+class Repeated:
+    """A kernel, dispatched several times by one submission."""
+
+    def __init__(self, shader: Shader, groups: tuple[int, int, int], repeat: int) -> None:
+        self.shader, self.groups, self.repeat = shader, groups, repeat
+
+    def bind(self, *buffers: Buffer) -> None:
+        self.device = shared_device()
+        self.buffers = buffers
+        [pipeline] = self.device.acquire_pipelines([self.shader])
+        group = self.device.create_group(pipeline, [(each, 0, each.size) for each in buffers])
+        self.call = Call(pipeline, group, self.groups)
+
+    def step(self) -> None:
+        self.device.wait(self.device.submit([Work([self.call] * self.repeat)]))
+
+
+class Arithmetic(Repeated):
+    """Multiply-adds and nothing else, in the element type that is quicker."""
+
+    def __init__(self) -> None:
+        is_software = shared_device().adapter.is_software
+        self.trips, self.count = (32, 1 << 15) if is_software else (256, 1 << 21)
+
+    def prepare(self) -> Facts:
+        made = {}
+        for type_, lanes in (("f32", 1), ("vec4f", 4)):
+            shader = multiply_add_shader(type_, self.trips)
+            invocations = self.count // lanes
+            kernel = Repeated(shader, (invocations // 64, 1, 1), 1)
+            results = shared_device().create_buffer("results", 4 * self.count)
+            kernel.bind(results)
+            kernel.step()
+            made[type_] = kernel, min(clock(kernel.step) for _ in range(5))
+        self.best = min(made, key=lambda type_: made[type_][1])
+        self.step = made[self.best][0].step  # type: ignore[method-assign]
+        work = 2.0 * ACCUMULATORS * UNROLLED * self.trips * self.count
+        return {"work": work, "unit": "FLOP", "detail": self.best}
+
+
+class Copying(Repeated):
+    """A copy of 64 MiB."""
+
+    def __init__(self, type_: str, width: int) -> None:
+        self.type = type_
+        row = 1 << 20
+        super().__init__(copy_shader(type_, row), (row // 64, COPIED // width // row, 1), 1)
+
+    def prepare(self) -> Facts:
+        device = shared_device()
+        if "u64" in self.type and "shader-int64" not in device.features:
+            raise RuntimeError("the device lacks shader-int64")
+        source, target = (device.create_buffer(name, COPIED) for name in ("source", "target"))
+        device.write(source, 0, np.ones(COPIED // 4, np.float32))
+        self.bind(source, target)
+        self.step()
+        return {"work": 2.0 * COPIED, "unit": "B", "detail": self.type}
+
+
+class Starting(Repeated):
+    """Dispatches that do next to nothing."""
+
+    def __init__(self, repeat: int) -> None:
+        super().__init__(Shader("nothing", NOTHING, ("read_write",)), (1, 1, 1), repeat)
+
+    def prepare(self) -> Facts:
+        self.bind(shared_device().create_buffer("results", 256))
+        self.step()
+        return {"work": float(self.repeat), "unit": "dispatch"}
+
+
+TASKS: dict[str, Callable[[], Arithmetic | Copying | Starting]] = {
+    "multiply_add": Arithmetic,
+    "copy_vec4": partial(Copying, "vec4f", 16),
+    "copy_u64": partial(Copying, "vec4<u64>", 32),
+    "dispatch": partial(Starting, DISPATCHES),
+    "submit_wait": partial(Starting, 1),
+}
+
+
+def describe() -> Facts:
+    return {"version": version("wgpu"), "device": shared_device().description}
+
+
+if __name__ == "__main__":
+    serve(describe, TASKS)
