@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asg.artefact import Artefact
+from asg.artefact import Artefact, Dispatch
 from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.errors import AsgError, GraphError, UnsupportedError
@@ -62,6 +62,7 @@ def compile(
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
     artefact = lower(entries, target=target_for(opened.is_cpu, opened.subgroup_size, schedule))
+    check_bindings(artefact, opened.adapter.limits["maxStorageBufferBindingSize"])
     return Executable(Executor(artefact, opened))
 
 
@@ -79,6 +80,11 @@ def as_entries(graph: Graph | Mapping[str, Graph]) -> dict[str, Graph]:
     Raises:
         GraphError: there is none, or a shared parameter differs in type or in its values.
     """
+    if not isinstance(graph, (Graph, Mapping)):
+        raise GraphError(
+            f"a Graph or a mapping of names to graphs is compiled, not {type(graph).__name__}; "
+            "asg.graph and asg.trace make one"
+        )
     entries = {"main": graph} if isinstance(graph, Graph) else dict(graph)
     if not entries:
         raise GraphError("nothing to compile: no entries")
@@ -113,6 +119,25 @@ def check_supported(entries: Mapping[str, Graph]) -> None:
                     found.append(f"  {key}: {node.op.name}: no kernel computes {type_.dtype}")
     if found:
         raise UnsupportedError("\n".join([f"{len(found)} node(s) can't be compiled", *found]))
+
+
+def check_bindings(artefact: Artefact, limit: int) -> None:
+    """Refuse values that the adapter can't bind whole, before anything runs.
+
+    Raises:
+        UnsupportedError: a kernel reads or writes a value of more than `limit` bytes.
+    """
+    found: dict[str, None] = {}
+    for entry in artefact.entries.values():
+        for step in entry.steps:
+            for name in (*step.reads, *step.writes):
+                type_ = entry.values[name].type
+                is_bound = isinstance(step, Dispatch)
+                if is_bound and type_.nbytes > limit:
+                    found[f"  {entry.name}: {name}: {type_}, {type_.nbytes:,} bytes"] = None
+    if found:
+        first = f"{len(found)} value(s) exceed the {limit:,} bytes that the adapter can bind"
+        raise UnsupportedError("\n".join([first, *found]))
 
 
 def prepare(

@@ -383,7 +383,8 @@ def _run(executor: Executor, subject: Subject, entry: str) -> dict[str, Array]:
     """Run an entry from the beginning; return its outputs and what states became."""
     load_state(executor, subject)
     found = dict(executor.run(entry, subject.inputs(entry)))
-    updates = executor.artefact.entries[entry].updates
+    kept = {slot.name for slot in executor.artefact.persistent}
+    updates = [name for name in subject.original[entry].updates if name in kept]
     return {**found, **{f"{name}'": executor.read(name) for name in updates}}
 
 

@@ -84,8 +84,8 @@ class Contestant:
         if not line:
             raise ContestError(f"it died (exit status {process.wait()}): {self._last_words()}")
         answer: Facts = json.loads(line)
-        if answer.keys() == {"error"}:
-            raise ContestError(str(answer["error"]))
+        if "failure" in answer:
+            raise ContestError(str(answer["failure"]))
         return answer
 
     def _last_words(self) -> str:

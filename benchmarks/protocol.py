@@ -4,7 +4,7 @@
     {"do": "prepare", "task": "matmul_512"}  → what `Task.prepare` returns
     {"do": "run", "task": …, "count": 3}     → {"seconds": [0.1, 0.1, 0.1]}
 
-An answer {"error": "…"} means that the task failed; the contestant goes on.
+An answer {"failure": "…"} means that the task failed; the contestant goes on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def serve(describe: Callable[[], Facts], tasks: Mapping[str, Callable[[], Task]]
             reply = answer(json.loads(line))
         except Exception as error:
             traceback.print_exc()
-            reply = {"error": f"{type(error).__name__}: {error}"}
+            reply = {"failure": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
 

@@ -90,7 +90,8 @@ def _regions(found: DraftEntry) -> list[Region]:
         name = f"{found.name}/{_root_name(found, root)}"
         size = _root_size(root, members)
         if homes.is_join(root) or any((offset, item.size) != (0, size) for offset, item in members):
-            part: Item | Group = Group(name, size, tuple(members))
+            gaps = tuple(homes.gaps(Area(root, 0, size)))
+            part: Item | Group = Group(name, size, tuple(members), gaps)
         else:
             begin = min(item.start for _, item in members)
             part = Item(name, max(size, 1), begin, max(item.end for _, item in members))

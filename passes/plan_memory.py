@@ -29,11 +29,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A rigid region of `size` bytes: members at offsets from its base, the rest gaps."""
+    """A rigid region of `size` bytes: members at offsets from its base, the rest gaps.
+
+    `gaps` are byte ranges [low, high) that are gaps although a member covers them: a result
+    written over the whole region, which is zero there.
+    """
 
     name: str
     size: int
     members: tuple[tuple[int, Item], ...]
+    gaps: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ def _item_block(item: Item, alignment: int) -> Block:
 
 def _group_block(group: Group, alignment: int, horizon: tuple[int, int]) -> Block:
     """Return the group in whole units; a unit that holds any byte of a gap is always taken."""
-    lives: list[tuple[int, int, int, int]] = []  # offset, end, start, end of life, in bytes
+    # Offset, end, start and end of life; all in bytes and steps.
+    lives: list[tuple[int, int, int, int]] = [(*gap, *horizon) for gap in group.gaps]
     reached = 0
     for offset, item in sorted(group.members, key=lambda member: member[0]):
         if offset > reached:

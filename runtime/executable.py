@@ -12,6 +12,7 @@ import numpy as np
 
 from asg.errors import BundleError, InputError, ReleasedError
 from asg.graph import Graph
+from asg.plan_view import PlanView
 from asg.runtime.arrays import to_array
 from asg.runtime.bundle import load_bundle, save_bundle
 from asg.runtime.device_array import DeviceArray
@@ -49,7 +50,8 @@ class Executable:
         self.kernels: Mapping[str, str] = MappingProxyType(
             {name: variant.wgsl for name, variant in executor.variants.items()}
         )
-        self.plan: Any = artefact.report.get("plan")
+        plan = artefact.report.get("plan")
+        self.plan: PlanView | None = None if plan is None else PlanView.from_report(plan)
 
     def _run(
         self,
@@ -150,7 +152,7 @@ class NumpyExecutable:
         self.graphs = dict(graphs)
         self.name = next(iter(self.graphs.values())).name
         self.kernels: Mapping[str, str] = {}
-        self.plan: Any = None
+        self.plan: PlanView | None = None
         self._is_closed = False
         self._types: dict[str, TensorType] = {}
         self._state: dict[str, np.ndarray] = {}

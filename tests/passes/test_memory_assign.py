@@ -185,7 +185,7 @@ def test_a_state_that_stays_as_it_is_needs_nothing() -> None:
 def test_one_value_for_two_states() -> None:
     x, a, b = asg.input("x", (3,)), state("a", 3), state("b", 3)
     y = x * 3
-    graph = asg.graph(outputs={"y": y}, updates={"a": y, "b": y})
+    graph = asg.graph(outputs={"y": y, "z": a + b}, updates={"a": y, "b": y})
     zero = np.zeros(3, np.float32)
     graph = graph.with_values({"a": zero, "b": zero})
     assert_plays(plan(step=graph), "step", graph, {"x": np.arange(3, dtype=np.float32)})

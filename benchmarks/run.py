@@ -1,0 +1,317 @@
+"""Compare ASG with its peers on one driver, in one interleaved run.
+
+Every contestant is a process of its own that stays warm: one gives the ceilings of the driver,
+one is ASG, the others are its peers. Answers are checked before their times count. A round asks
+each in turn for each task (A B C, A B C, …), so that whatever slows the machine slows all of
+them. What is reported are medians over rounds, and medians of the ratios within a round.
+
+    make bench                  all of it, about ten minutes
+    make bench ARGUMENTS="--quick --only matmul"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import chart
+import problems
+import report
+from contestants import Bystanders, Contestant, ContestError, Facts, child_environment
+from rich.console import Console
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+SCRATCH = HERE.parent / "build" / "bench"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+
+ROUNDS, QUICK_ROUNDS = 9, 3
+ROUND_SECONDS = 0.5  # of each task and contestant, unless a single step takes longer
+LOSS_TOLERANCE = 1e-4
+
+CEILINGS = ("multiply_add", "copy_vec4", "copy_u64", "dispatch", "submit_wait")
+PRODUCTS = tuple(f"matmul_{size}" for size in problems.SIZES)
+TRAINING = "training"
+GROUPS = {"driver": CEILINGS, "matmul": PRODUCTS, "training": (TRAINING,)}
+PEERS = {"tinygrad": (*PRODUCTS, TRAINING), "onnxruntime": PRODUCTS}
+
+# (task, peer) -> how many times faster than the peer ASG has to be.
+GOALS = {
+    ("matmul_1024", "tinygrad"): 2.0,
+    ("matmul_1024", "onnxruntime"): 2.5,
+    ("training", "tinygrad"): 2.0,
+}
+
+console = Console()
+
+
+@dataclass
+class Entry:
+    """A contestant's part in a task: what it said when it was ready, and its times by round."""
+
+    contestant: Contestant
+    task: str
+    facts: Facts
+    count: int = 1
+    rounds: list[list[float]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Run one round."""
+        request = {"do": "run", "task": self.task, "count": self.count}
+        self.rounds.append(self.contestant.ask(request)["seconds"])
+
+    def calibrate(self) -> None:
+        """Find out how many steps make a round; by this the contestant is warm, too."""
+        request = {"do": "run", "task": self.task, "count": 2}
+        quickest = min(self.contestant.ask(request)["seconds"])
+        self.count = max(1, min(50, round(ROUND_SECONDS / quickest)))
+
+    @property
+    def seconds(self) -> list[float]:
+        """The median of each round."""
+        return [statistics.median(times) for times in self.rounds]
+
+
+def main() -> int:
+    options = read_options()
+    if options.report is not None:
+        results = json.loads(options.report.read_text(encoding="utf-8"))
+    else:
+        results = measure(options)
+        write(results, options)
+    console.print(*report.tables(results), sep="\n")
+    if options.write_docs:
+        report.write_page(results, PAGE)
+    return 1 if results["failures"] or (options.check and report.unmet(results)) else 0
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, results in build/bench/")
+    add("--rounds", type=int, help=f"how many (default {ROUNDS})")
+    add("--only", choices=GROUPS, action="append", help="measure only this (may be repeated)")
+    add("--gpu", action="store_true", help="whatever adapter comes first, not software Vulkan")
+    add("--check", action="store_true", help="exit with 1 where a goal is missed")
+    add("--write-docs", action="store_true", help="put the results into docs/benchmarks.md")
+    add("--report", type=Path, metavar="JSON", help="measure nothing, show these results")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the contest and return its results."""
+    wanted = [task for group in options.only or GROUPS for task in GROUPS[group]]
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    failures: list[str] = []
+    with started(options.gpu, failures) as (contestants, described):
+        entries = list(prepare(contestants, wanted, failures))
+        check_losses(entries, failures)
+        shares = run_rounds(entries, rounds)
+    return {
+        "environment": environment(described),
+        "rounds": rounds,
+        "bystanders": statistics.median(shares) if shares else 0.0,
+        "failures": failures,
+        "ceilings": ceilings(entries),
+        "tasks": compare(entries),
+        "goals": goals(entries),
+    }
+
+
+@contextmanager
+def started(
+    on_gpu: bool, failures: list[str]
+) -> Iterator[tuple[dict[str, Contestant], dict[str, Facts]]]:
+    """Start every contestant that can be had; end them afterwards."""
+    contestants = [
+        Contestant("driver"),
+        Contestant("asg"),
+        Contestant("tinygrad", ("tinygrad", "pydawn")),
+        Contestant("onnxruntime", ("onnxruntime", "onnx")),
+    ]
+    described: dict[str, Facts] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for each in contestants:
+                with noting(failures, each.name):
+                    described[each.name] = each.start(Path(folder), child_environment(on_gpu))
+            yield {each.name: each for each in contestants if each.name in described}, described
+        finally:
+            for each in contestants:
+                each.close()
+
+
+@contextmanager
+def noting(failures: list[str], what: str) -> Iterator[None]:
+    """Go on without what fails, and say so."""
+    try:
+        yield
+    except ContestError as error:
+        failures.append(f"{what}: {error}")
+        console.print(f"[red]{failures[-1]}[/]", highlight=False)
+
+
+def prepare(
+    contestants: Mapping[str, Contestant], wanted: list[str], failures: list[str]
+) -> Iterator[Entry]:
+    """Let contestants compile and check their answers, one at a time."""
+    plan = {"driver": CEILINGS, "asg": (*PRODUCTS, TRAINING), **PEERS}
+    for name, contestant in contestants.items():
+        for task in (task for task in plan[name] if task in wanted):
+            with console.status(f"{name} prepares {task}"), noting(failures, f"{name}, {task}"):
+                entry = Entry(contestant, task, contestant.ask({"do": "prepare", "task": task}))
+                entry.calibrate()
+                yield entry
+
+
+def check_losses(entries: list[Entry], failures: list[str]) -> None:
+    """Take out whoever trains something else than ASG does."""
+    trainers = [entry for entry in entries if entry.task == TRAINING]
+    for entry in trainers[1:]:
+        ours, theirs = trainers[0].facts["losses"], entry.facts["losses"]
+        entry.facts["loss_differences"] = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+        if not entry.facts["loss_differences"][0] <= LOSS_TOLERANCE:
+            failures.append(f"{entry.contestant.name}: losses {theirs}, ASG has {ours}")
+            entries.remove(entry)
+
+
+def run_rounds(entries: list[Entry], rounds: int) -> list[float]:
+    """Run all rounds, and return the share of the processors that others took in each."""
+    # Task by task, so that contestants for the same task follow each other closely.
+    ordered = sorted(entries, key=lambda entry: list_of_tasks().index(entry.task))
+    shares = []
+    for number in range(rounds):
+        with console.status(f"round {number + 1} of {rounds}"), Bystanders() as bystanders:
+            for entry in ordered:
+                entry.run()
+        shares.append(bystanders.share)
+    return shares
+
+
+def list_of_tasks() -> list[str]:
+    return [task for tasks in GROUPS.values() for task in tasks]
+
+
+# -- results ----------------------------------------------------------------------------------
+
+
+def ceilings(entries: list[Entry]) -> dict[str, Facts]:
+    """Return what the driver can do, per second."""
+    return {
+        entry.task: {
+            **entry.facts,
+            **times(entry),
+            "rate": entry.facts["work"] / statistics.median(entry.seconds),
+        }
+        for entry in entries
+        if entry.contestant.name == "driver"
+    }
+
+
+def times(entry: Entry) -> Facts:
+    return {
+        "median_s": statistics.median(entry.seconds),
+        "best_s": min(min(times) for times in entry.rounds),
+        "rounds_s": entry.seconds,
+    }
+
+
+def compare(entries: list[Entry]) -> dict[str, Facts]:
+    """Return, for every task, the times of all contestants beside each other."""
+    limits = {task: facts["rate"] for task, facts in ceilings(entries).items()}
+    compared: dict[str, Facts] = {}
+    for entry in entries:
+        if entry.contestant.name == "driver":
+            continue
+        name, task = entry.contestant.name, entry.task
+        facts = compared.setdefault(task, {**amount(entry), "contestants": {}})
+        result = {**entry.facts, **times(entry)}
+        floor = least_seconds(facts, limits)
+        if floor is not None:
+            result["roofline_share"] = floor / result["median_s"]
+        ours = next((e for e in entries if (e.contestant.name, e.task) == ("asg", task)), None)
+        if ours is not None and ours is not entry:
+            ratios = paired_ratios(entry, ours)
+            result["ratio"] = statistics.median(ratios)
+            result["ratio_range"] = [min(ratios), max(ratios)]
+        facts["contestants"][name] = result
+    return compared
+
+
+def amount(entry: Entry) -> Facts:
+    """Return how much a task is: operations, and the least bytes moved."""
+    if entry.task == TRAINING:
+        return {"flops": entry.facts.pop("flops", None), "bytes": entry.facts.pop("bytes", None)}
+    size = int(entry.task.rpartition("_")[2])
+    return {"flops": 2 * size**3, "bytes": 3 * 4 * size**2}
+
+
+def least_seconds(facts: Facts, limits: Mapping[str, float]) -> float | None:
+    """Return the time that the roofline allows, where it is known."""
+    copying = [limits[key] for key in ("copy_vec4", "copy_u64") if key in limits]
+    if not copying or "multiply_add" not in limits or facts["flops"] is None:
+        return None
+    return float(max(facts["flops"] / limits["multiply_add"], facts["bytes"] / max(copying)))
+
+
+def paired_ratios(theirs: Entry, ours: Entry) -> list[float]:
+    return [a / b for a, b in zip(theirs.seconds, ours.seconds, strict=True)]
+
+
+def goals(entries: list[Entry]) -> list[Facts]:
+    """Return what is asked of ASG, and whether it is so; goals without a result are left out."""
+    found = {(entry.task, entry.contestant.name): entry for entry in entries}
+    stated: list[Facts] = []
+    for (task, peer), factor in GOALS.items():
+        theirs, ours = found.get((task, peer)), found.get((task, "asg"))
+        if theirs is None or ours is None:
+            continue
+        ratio = statistics.median(paired_ratios(theirs, ours))
+        stated.append(goal(f"{task}: {factor:g} times as fast as {peer}", ratio, ratio >= factor))
+        if task == TRAINING:
+            mine, other = ours.facts["kernels"], theirs.facts["kernels"]
+            stated.append(goal(f"{task}: fewer kernels than {peer}", other / mine, mine < other))
+    return stated
+
+
+def goal(text: str, ratio: float, is_met: bool) -> Facts:
+    return {"text": text, "ratio": ratio, "is_met": is_met}
+
+
+def environment(described: Mapping[str, Facts]) -> Facts:
+    return {
+        "contestants": described,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def write(results: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Write JSON and chart; what is no whole run goes to build/."""
+    is_whole = not (options.quick or options.only or options.rounds)
+    folder = RESULTS if is_whole else SCRATCH
+    folder.mkdir(parents=True, exist_ok=True)
+    device = results["environment"]["contestants"].get("asg", {}).get("device", "nothing")
+    name = re.sub(r"\W+", "-", device.partition("(")[0].strip().lower())
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    path.with_suffix(".svg").write_text(chart.draw(results), encoding="utf-8")
+    console.print(f"wrote {os.path.relpath(path)} and .svg", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
