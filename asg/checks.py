@@ -70,7 +70,7 @@ class Check:
 class DifferentialReport:
     """Everything that was compared with the interpreter, on which device, with which inputs.
 
-    `inputs` says for each input where its values come from.
+    `inputs` says for each input where its values come from; `device` is empty where none ran.
     """
 
     checks: tuple[Check, ...]
@@ -116,7 +116,7 @@ class DifferentialReport:
             lines.append(f"{title}: {', '.join(parts)}")
             told = [check for check in checks if check.verdict != "right"]
             lines += [f"  {line}" for check in told for line in str(check).splitlines()]
-        return "\n".join([*lines, f"on {self.device}"])
+        return "\n".join([*lines, f"on {self.device}" if self.device else "without a device"])
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

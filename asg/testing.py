@@ -81,7 +81,7 @@ def differential(
 def gradients(graph: Graph, inputs: Mapping[str, Any] | None = None) -> DifferentialReport:
     """Compare the gradient rule of every node with central differences in float64."""
     given = sample_inputs(graph, inputs)
-    return DifferentialReport(tuple(check_gradients("main", graph, given)), "no device")
+    return DifferentialReport(tuple(check_gradients("main", graph, given)), "")
 
 
 def compare_outputs(
@@ -97,4 +97,4 @@ def compare_outputs(
         compare(name, results[name].type, array, yardsticks[results[name]])
         for name, array in got.items()
     )
-    return DifferentialReport((Check("whole", "main", "results", differences),), "no device")
+    return DifferentialReport((Check("whole", "main", "results", differences),), "")

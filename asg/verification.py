@@ -109,7 +109,7 @@ def verify(
         for key, graph in entries.items():
             checks += check_passes(key, graph, given[key], passes)
     if not set(stages) & {"kernels", "memory", "whole"}:
-        return DifferentialReport(tuple(checks), "no device", origin)
+        return DifferentialReport(tuple(checks), "", origin)
     opened = shared_device(device)
     subject = make_subject(entries, artefact, given, opened, schedule, passes)
     # Where memory is planned wrongly, a kernel's operands may lie on top of one another, and the

@@ -9,6 +9,7 @@ nothing; an op with unknown operands gives zero if it does for a spread of sampl
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +65,9 @@ def is_zero_in_gaps(
                     gap[Value(node)] = elements[0]
             case _:
                 pass  # mixes elements: nothing is known
-    return gap.get(output) == 0.0
+    element = gap.get(output)
+    # Were it -0, the next run would find another number in the gap than the first one did.
+    return element == 0.0 and math.copysign(1.0, element) > 0
 
 
 def _uniform_constant(node: Node) -> float | None:
@@ -112,7 +115,9 @@ def _agreed(result: Any, dtype: DType, is_sampled: bool) -> float | None:
     numbers = numbers[~np.isnan(numbers)]
     if not numbers.size or (numbers != numbers[0]).any():
         return None
-    return None if is_sampled and numbers[0] != 0 else float(numbers[0])
+    if numbers[0] == 0.0:
+        return -0.0 if np.signbit(numbers).any() else 0.0
+    return None if is_sampled else float(numbers[0])
 
 
 def _has_fill(node: Node) -> bool:

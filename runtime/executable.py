@@ -50,8 +50,8 @@ class Executable:
         self.kernels: Mapping[str, str] = MappingProxyType(
             {name: variant.wgsl for name, variant in executor.variants.items()}
         )
-        plan = artefact.report.get("plan")
-        self.plan: PlanView | None = None if plan is None else PlanView.from_report(plan)
+        plan = artefact.report.get("plan", {})
+        self.plan: PlanView | None = PlanView.from_report(plan) if "entries" in plan else None
 
     def _run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def _run(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise GraphError(f"{path}: can't be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    # Dataclasses and the like look their module up; nothing of Python's may be replaced by it.
+    sys.modules.setdefault(path.stem, module)
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
@@ -128,14 +130,8 @@ def _call(path: Path, name: str, function: Any) -> Any:
 def _explained(path: Path, what: str, error: Exception) -> AsgError:
     if isinstance(error, AsgError):
         return error
-    line = error.__traceback__
-    while line is not None and line.tb_next is not None:
-        line = line.tb_next
-    place = (
-        ""
-        if line is None
-        else f"\n  at {_place(line.tb_frame.f_code.co_filename)}:{line.tb_lineno}"
-    )
+    lines = traceback.extract_tb(error.__traceback__)
+    place = f"\n  at {_place(lines[-1].filename)}:{lines[-1].lineno}" if lines else ""
     return GraphError(
         f"{path}: {what}: {type(error).__name__}: {error}{place}\n"
         "  ASG_DEBUG=1 shows the whole traceback"

@@ -58,13 +58,15 @@ def verify_command(
     arrays = read_inputs(inputs)
     loaded = load_model(model)
     wanted = [*(stages or STAGES[1:]), *(["gradients"] if gradients else [])]
-    report = _verify(loaded, arrays, wanted, seed, device, target_family)
-    if as_json:
-        output.write_json({"model": model, **report.to_dict()})
-    else:
-        for name, origin in report.inputs.items():
-            output.write_text(f"input {name}: {origin}")
-        output.write_verdict(report.verdict, str(report))
+    try:
+        report = _verify(loaded, arrays, wanted, seed, device, target_family)
+    except DeviceError:
+        # Before it is said that there is none, check what needs no device.
+        rest = [stage for stage in wanted if stage in ("gradients", "passes")]
+        if rest and loaded.artefact is None:
+            _write(model, _verify(loaded, arrays, rest, seed, device, target_family), as_json)
+        raise
+    _write(model, report, as_json)
     sys.exit(0 if report.is_right else DIFFERS)
 
 
@@ -76,21 +78,22 @@ def _verify(
     device: str | None,
     family: str | None,
 ) -> DifferentialReport:
-    """Verify; without a device, check what needs none before saying so."""
     from asg.runtime.devices import shared_device
     from asg.verification import verify
 
+    if set(stages) & {"kernels", "memory", "whole"}:
+        shared_device(device)  # fails at once where there is none
     model = loaded.artefact or loaded.entries
-    try:
-        if set(stages) & {"kernels", "memory", "whole"}:
-            shared_device(device)
-    except DeviceError:
-        rest = [stage for stage in stages if stage in ("gradients", "passes")]
-        if rest and loaded.artefact is None:
-            report = verify(model, arrays, stages=rest, seed=seed)
-            output.write_verdict(report.verdict, str(report))
-        raise
     return verify(model, arrays, device=device, schedule=family, stages=stages, seed=seed)
+
+
+def _write(model: str, report: DifferentialReport, as_json: bool) -> None:
+    if as_json:
+        output.write_json({"model": model, **report.to_dict()})
+        return
+    for name, origin in report.inputs.items():
+        output.write_text(f"input {name}: {origin}")
+    output.write_verdict(report.verdict, str(report))
 
 
 @click.command("bisect")

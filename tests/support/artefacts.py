@@ -80,6 +80,8 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 
 F32_N = spec((N,), "f32")
 
+PLAN = {"arena_bytes": 512, "max_live_bytes": 512, "buffers": [], "entries": {}}
+
 
 def kernel(name: str, wgsl: str, *arguments: str) -> Kernel:
     """A kernel of one portable variant; `arguments` are written `x:read`."""
@@ -175,7 +177,7 @@ def model() -> Artefact:
         entries={"predict": predict_entry(), "train": train_entry()},
         values=VALUES,
         sources={"predict": "graph predict {\n}\n", "train": "graph train {\n}\n"},
-        report={"dispatches": {"map": 5}, "plan": {"arena": 512}},
+        report={"dispatches": {"map": 5}, "plan": PLAN},
     )
 
 
