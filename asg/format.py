@@ -62,7 +62,7 @@ def format_graph(graph: Graph, *, sites: bool = True, inline: int = INLINE) -> s
 
 def format_node(node: Node, names: Mapping[Value, str] | None = None) -> str:
     """Return the line of one node, for messages: `y = matmul(x, w)  : f32[2, 4]`."""
-    if node.op.name == "input":
+    if node.is_input:
         return _input(node)
     known = {value: quote(name) for value, name in (names or {}).items()}
     return re.sub(r"  +", "  ", _line(node, known, False, INLINE).strip())

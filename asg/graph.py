@@ -71,6 +71,11 @@ class Node:
         return self.types[0]
 
     @property
+    def is_input(self) -> bool:
+        """Tell whether the node is an input of the graph: given, a parameter, or state."""
+        return self.op.name == "input"
+
+    @property
     def values(self) -> tuple[Value, ...]:
         """All results."""
         return tuple(Value(self, index) for index in range(len(self.types)))
@@ -135,7 +140,7 @@ class Graph:
         declared = tuple(inputs)
         roots = [value.node for value in (*outputs.values(), *updates.values())]
         nodes, renamed = _intern(_reachable([*declared, *roots]))
-        found = {node.attrs["name"]: node for node in nodes if node.op.name == "input"}
+        found = {node.attrs["name"]: node for node in nodes if node.is_input}
         ordered = _input_order(declared, nodes, found)
         for missing in (name for name in updates if name not in found):
             raise GraphError(
@@ -246,7 +251,7 @@ def _input_order(
 ) -> tuple[Node, ...]:
     """Put declared inputs first, then the others as they were created."""
     for node in nodes:
-        if node.op.name == "input" and found[node.attrs["name"]] is not node:
+        if node.is_input and found[node.attrs["name"]] is not node:
             other = found[node.attrs["name"]]
             raise GraphError(
                 f"two inputs are called {node.attrs['name']!r}: {node.type} at {node.site} "
@@ -277,7 +282,7 @@ def rewrite(
             if replaced is None:
                 # After the first change all nodes are copied, or those that nothing touched
                 # would come before those that it did: nodes stand in order of creation.
-                is_same = node.op.name == "input" or not is_changed
+                is_same = node.is_input or not is_changed
                 replaced = (node if is_same else _with_inputs(node, inputs)).values
             is_changed = is_changed or replaced != node.values
         renamed.update(zip(node.values, replaced, strict=True))

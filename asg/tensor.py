@@ -359,6 +359,6 @@ def operand_labels(inputs: Sequence[Value]) -> list[str]:
 
 def _origin(value: Value) -> str:
     node = value.node
-    if node.op.name == "input":
+    if node.is_input:
         return f"{node.attrs['role']} {node.attrs['name']!r}"
     return f"result of {node.op.name}"

@@ -148,7 +148,7 @@ def update(tensor: Tensor, value: Tensor) -> None:
             f"an update of state outside a trace would be lost (at {current_site()}); "
             "use asg.trace, or give it to asg.graph(updates=…)"
         )
-    if node.op.name != "input" or node.attrs["role"] == "input":
+    if not node.is_input or node.attrs["role"] == "input":
         raise GraphError(f"only parameters and state can be updated, not a {node.op.name}")
     if value.type != tensor.type:
         raise GraphError(f"update of {node.attrs['name']!r}, {tensor.type}, with a {value.type}")
@@ -369,7 +369,7 @@ def _inputs(values: Iterable[Value]) -> list[Node]:
         if node not in seen:
             seen.add(node)
             pending.extend(value.node for value in node.inputs)
-    return sorted((node for node in seen if node.op.name == "input"), key=lambda n: n.serial)
+    return sorted((node for node in seen if node.is_input), key=lambda n: n.serial)
 
 
 def _check_initial(initial: Mapping[Node, Array | Stored]) -> None:
@@ -409,7 +409,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 def _rename(built: Graph, renamed: Mapping[str, str]) -> Graph:
     def change(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        if node.op.name != "input" or node.attrs["name"] not in renamed:
+        if not node.is_input or node.attrs["name"] not in renamed:
             return None
         attrs = node.attrs
         return (input(renamed[attrs["name"]], attrs["type"], role=attrs["role"]).value,)
