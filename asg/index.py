@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
 
@@ -75,8 +76,12 @@ class Index:
     def __init__(self, const: int, terms: Terms = ()) -> None:
         self.const = const
         self.terms = terms
-        self.low = const + sum(c * (a.low if c > 0 else a.high) for a, c in terms)
-        self.high = const + sum(c * (a.high if c > 0 else a.low) for a, c in terms)
+        low = high = const
+        for atom, c in terms:
+            first, last = atom.low * c, atom.high * c
+            low += first if c > 0 else last
+            high += last if c > 0 else first
+        self.low, self.high = low, high
         self._hash = hash((const, frozenset(terms)))
 
     def __eq__(self, other: object) -> bool:
@@ -189,6 +194,11 @@ def opaque(key: Hashable, size: int) -> Index:
 
 def flatten(coordinates: Sequence[Index], shape: Sequence[int]) -> Index:
     """Return the row-major position of `coordinates` in `shape`."""
+    return _flatten(tuple(coordinates), tuple(shape))
+
+
+@lru_cache(maxsize=1 << 14)  # kernels ask for the same few addresses again and again
+def _flatten(coordinates: tuple[Index, ...], shape: tuple[int, ...]) -> Index:
     position = ZERO
     for coordinate, size in zip(coordinates, shape, strict=True):
         position = position * size + coordinate
@@ -197,6 +207,11 @@ def flatten(coordinates: Sequence[Index], shape: Sequence[int]) -> Index:
 
 def unflatten(position: Index, shape: Sequence[int]) -> tuple[Index, ...]:
     """Return the coordinates in `shape` of a row-major position."""
+    return _unflatten(position, tuple(shape))
+
+
+@lru_cache(maxsize=1 << 14)
+def _unflatten(position: Index, shape: tuple[int, ...]) -> tuple[Index, ...]:
     coordinates: list[Index] = []
     for axis, size in enumerate(reversed(shape)):
         is_first = axis == len(shape) - 1
@@ -243,6 +258,7 @@ def _recombine(gathered: dict[Atom, int]) -> int:
     return const
 
 
+@lru_cache(maxsize=1 << 14)
 def _divide(index: Index, divisor: int) -> Index:
     if divisor <= 0:
         raise ValueError(f"an index is divided by positive constants only, got {divisor}")
@@ -272,6 +288,7 @@ def _divide(index: Index, divisor: int) -> Index:
     return whole + Index(0, ((Div(rest, divisor), 1),))
 
 
+@lru_cache(maxsize=1 << 14)
 def _remainder(index: Index, divisor: int) -> Index:
     if divisor <= 0:
         raise ValueError(f"an index is divided by positive constants only, got {divisor}")
