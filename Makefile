@@ -12,6 +12,9 @@ MYPY := $(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy
 PYTEST := $(BIN)/python -m pytest
 SHADERS := build/wgsl
 
+# ASG beside its peers, which nothing else needs.
+BENCH := .venv-bench
+
 # wgpu complains where the system sets none.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/$(VENV)/run
 
@@ -24,7 +27,7 @@ help:
 	@echo "make lint       ruff"
 	@echo "make typecheck  mypy --strict, inside a tree that shows the folders under asg/"
 	@echo "make soak       the slow tests"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      compare ASG with its peers (in an environment of its own)"
 	@echo "make docs       write the generated pages of docs/ anew"
 	@echo "make setup      the environment for using ASG;  make setup-dev  for working on it"
 	@echo "make clean      remove what was built;  make distclean  the environment as well"
@@ -54,8 +57,9 @@ soak: export ASG_REQUIRE_DEVICE = 1
 soak: setup-dev vulkan
 	$(PYTEST) -m soak --hypothesis-profile soak
 
-bench: setup-dev vulkan
-	$(BIN)/python benchmarks/run.py
+bench: setup $(BENCH)/installed
+	@$(BIN)/python tools/install_vulkan.py --required --recent
+	$(BENCH)/bin/python benchmarks/run.py $(ARGUMENTS)
 
 docs: setup-dev
 	$(BIN)/python tools/docs.py
@@ -86,6 +90,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install --editable '.[dev]'
 	@touch $@
 
+$(BENCH)/installed: pyproject.toml $(VENV)/made
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[bench]'
+	@touch $@
+
 .tools/installed: tests/tint/package.json $(VENV)/installed-dev
 	@mkdir -p .tools && cp tests/tint/package.json .tools/
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix .tools --no-package-lock --ignore-scripts \
@@ -96,4 +105,4 @@ clean:
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
 
 distclean: clean
-	rm -rf $(VENV) .tools
+	rm -rf $(VENV) $(BENCH) .tools

@@ -1,9 +1,13 @@
 """ASG compiles model graphs to WebGPU compute shaders.
 
 Build a graph with symbolic tensors and `asg.nn`, differentiate it with `asg.grad`, compile it
-with `asg.compile`, and check it against the NumPy interpreter. Begin reading at `asg/graph.py`.
+with `asg.compile`, and check it against the NumPy interpreter.
 
-Heavy parts (the compiler, the runtime) are imported when they are first used.
+This folder holds what a computation is: types, graph, ops, index maps, text form, `nn`, `optim`,
+the artefact. That is the ground; it imports NumPy and nothing of what is built on it. The roof
+lives here too: this file, the compiler driver, the trainer, the comparisons with the interpreter
+and the command line. It may import everything, and here does so when a name is first used. Begin
+reading at `graph.py`, then `op.py`; `compiler.py` shows how the parts are called.
 """
 
 from __future__ import annotations

@@ -71,7 +71,10 @@ def examine(spec: str | None = None) -> dict[str, Any]:
         problems.append(str(error))
     report: dict[str, Any] = {
         "versions": versions(),
-        "optional": {name: _version(name) for name in OPTIONAL},
+        "optional": {
+            name: {"version": _version(name), "use": use, "install": f"pip install 'asg[{extra}]'"}
+            for name, (use, extra) in OPTIONAL.items()
+        },
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())

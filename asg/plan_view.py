@@ -115,7 +115,9 @@ class PlanView:
 
 
 def _table(entry: EntryPlan) -> list[str]:
-    rows = [("name", "buffer", "offset", "size", "first", "last", "shares with")]
+    rows: list[tuple[str, ...]] = [
+        ("name", "buffer", "offset", "size", "first", "last", "shares with")
+    ]
     for value, sharing in zip(entry.values, _sharing(entry.values), strict=True):
         numbers = (value.buffer, value.offset, value.size, value.first, value.last)
         rows.append((value.name, *map(str, numbers), sharing))

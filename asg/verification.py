@@ -21,6 +21,7 @@ from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.comparison import Array, Yardstick, compare
 from asg.errors import AsgError, GraphError, InputError
+from asg.gradient_check import check_gradients
 from asg.graph import Graph, Literal, Value
 from asg.memory_watch import watch_memory
 from asg.oracle import Oracle
@@ -95,6 +96,7 @@ def verify(
         device: which adapter, as `ASG_DEVICE` says it.
         schedule: `cpu` or `gpu` to force a family of schedules.
         stages: which comparisons; without `kernels`, `memory` and `whole` no device is needed.
+            `gradients` is left out unless named.
         passes: the pipeline to check.
         seed: of the random inputs.
 
@@ -105,8 +107,10 @@ def verify(
     entries, artefact = entries_of(model)
     given, origin = all_inputs(entries, inputs, seed)
     checks: list[Check] = []
-    if "passes" in stages and artefact is None:
-        for key, graph in entries.items():
+    for key, graph in entries.items():
+        if "gradients" in stages:
+            checks += check_gradients(key, graph, given[key])
+        if "passes" in stages and artefact is None:
             checks += check_passes(key, graph, given[key], passes)
     if not set(stages) & {"kernels", "memory", "whole"}:
         return DifferentialReport(tuple(checks), "", origin)
@@ -190,12 +194,18 @@ def all_inputs(
     origin = dict.fromkeys(given, "given")
     found: dict[str, dict[str, Array]] = {}
     shared: dict[tuple[str, TensorType], Array] = {}
+    # Entries share parameters and state: what one of them has a value for, no other draws.
+    values = {name: array for graph in entries.values() for name, array in graph.values.items()}
     for key, graph in entries.items():
-        mine = {name: array for name, array in given.items() if name in graph.input_names()}
+        names = graph.input_names()
+        mine = {name: array for name, array in given.items() if name in names}
+        others = [name for name in values if name in names and name not in graph.values]
+        mine = {name: values[name] for name in others} | mine
         drawn = sample_inputs(graph, mine, seed=seed)
         for name, array in drawn.items():
             drawn[name] = shared.setdefault((name, graph.input(name).type), array)
-            origin.setdefault(name, f"random, seed {seed}, {_range(array)}")
+            if name not in values:
+                origin.setdefault(name, f"random, seed {seed}, {_range(array)}")
         found[key] = drawn
     return found, origin
 

@@ -88,9 +88,7 @@ def open_session(
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     # Idle threads of its own would only take the driver's processors.
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=[PROVIDER]
-    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[PROVIDER])
 
 
 def describe() -> Facts:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import sys
@@ -25,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import chart
+import figures
 import problems
 import report
-import results
 from contestants import Bystanders, Contestant, ContestError, Facts, child_environment
+from figures import TRAINING, Entry
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
@@ -37,12 +37,10 @@ SCRATCH = HERE.parent / "build" / "bench"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 ROUNDS, QUICK_ROUNDS = 9, 3
-ROUND_SECONDS = 0.5  # of each task and contestant, unless a single step takes longer
 LOSS_TOLERANCE = 1e-4
 
 CEILINGS = ("multiply_add", "copy_vec4", "copy_u64", "dispatch", "submit_wait")
 PRODUCTS = tuple(f"matmul_{size}" for size in problems.SIZES)
-TRAINING = "training"
 GROUPS = {"driver": CEILINGS, "matmul": PRODUCTS, "training": (TRAINING,)}
 PEERS = {"tinygrad": (*PRODUCTS, TRAINING), "onnxruntime": PRODUCTS}
 
@@ -85,15 +83,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with started(options.gpu, failures) as (contestants, described):
         entries = list(prepare(contestants, wanted, failures))
         check_losses(entries, failures)
-        shares = run_rounds(entries, rounds)
+        shares = run_rounds(entries, rounds, failures)
     return {
-        "environment": environment(described),
+        "name": name_of(described),
+        "environment": figures.environment(described),
         "rounds": rounds,
         "bystanders": statistics.median(shares) if shares else 0.0,
         "failures": failures,
-        "ceilings": ceilings(entries),
-        "tasks": compare(entries),
-        "goals": goals(entries),
+        "ceilings": figures.ceilings(entries),
+        "tasks": figures.compare(entries),
+        "goals": figures.goals(entries),
     }
 
 
@@ -145,30 +144,39 @@ def prepare(
 
 def check_losses(entries: list[Entry], failures: list[str]) -> None:
     """Take out whoever trains something else than ASG does."""
-    trainers = [entry for entry in entries if entry.task == TRAINING]
-    for entry in trainers[1:]:
-        ours, theirs = trainers[0].facts["losses"], entry.facts["losses"]
-        entry.facts["loss_differences"] = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
-        if not entry.facts["loss_differences"][0] <= LOSS_TOLERANCE:
-            failures.append(f"{entry.contestant.name}: losses {theirs}, ASG has {ours}")
+    trainers = {entry.contestant.name: entry for entry in entries if entry.task == TRAINING}
+    ours = trainers.pop("asg", None)
+    for name, entry in trainers.items() if ours is not None else ():
+        pairs = zip(entry.facts["losses"], ours.facts["losses"], strict=True)
+        differences = [abs(theirs - own) for theirs, own in pairs]
+        entry.facts["loss_differences"] = differences
+        if not differences[0] <= LOSS_TOLERANCE:
+            failures.append(f"{name}, {TRAINING}: the losses differ by {differences}")
             entries.remove(entry)
 
 
-def run_rounds(entries: list[Entry], rounds: int) -> list[float]:
+def run_rounds(entries: list[Entry], rounds: int, failures: list[str]) -> list[float]:
     """Run all rounds, and return the share of the processors that others took in each."""
+    order = [task for tasks in GROUPS.values() for task in tasks]
     # Task by task, so that contestants for the same task follow each other closely.
-    ordered = sorted(entries, key=lambda entry: list_of_tasks().index(entry.task))
+    entries.sort(key=lambda entry: order.index(entry.task))
     shares = []
     for number in range(rounds):
         with console.status(f"round {number + 1} of {rounds}"), Bystanders() as bystanders:
-            for entry in ordered:
-                entry.run()
+            for entry in list(entries):
+                try:
+                    entry.run()
+                except ContestError as error:
+                    failures.append(f"{entry.contestant.name}, {entry.task}: {error}")
+                    entries.remove(entry)
         shares.append(bystanders.share)
     return shares
 
 
-def list_of_tasks() -> list[str]:
-    return [task for tasks in GROUPS.values() for task in tasks]
+def name_of(described: Mapping[str, Facts]) -> str:
+    """Return a name for files, after the device."""
+    device = described.get("asg", {}).get("device", "none")
+    return re.sub(r"\W+", "-", device.partition("(")[0].strip().lower())
 
 
 def write(results: Mapping[str, Any], options: argparse.Namespace) -> None:
@@ -176,9 +184,7 @@ def write(results: Mapping[str, Any], options: argparse.Namespace) -> None:
     is_whole = not (options.quick or options.only or options.rounds)
     folder = RESULTS if is_whole else SCRATCH
     folder.mkdir(parents=True, exist_ok=True)
-    device = results["environment"]["contestants"].get("asg", {}).get("device", "nothing")
-    name = re.sub(r"\W+", "-", device.partition("(")[0].strip().lower())
-    path = folder / f"{name}.json"
+    path = folder / f"{results['name']}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     path.with_suffix(".svg").write_text(chart.draw(results), encoding="utf-8")
     console.print(f"wrote {os.path.relpath(path)} and .svg", highlight=False)

@@ -1,6 +1,7 @@
 """tinygrad on Dawn, as a contestant: a captured `TinyJit`, tinygrad's defaults otherwise.
 
-`BEAM=2` in the environment makes it search for better kernels.
+With `BEAM=2` in the environment it searches for better kernels. Its fused optimizer
+(`FUSE_OPTIM=1`) saves a few kernels and takes longer, so it is not used.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ if sys.platform == "linux":
     os.environ.setdefault("WEBGPU_BACKEND", "WGPUBackendType_Vulkan")
 os.environ["DEV"] = "WEBGPU"
 
-from tinygrad import Context, Device, Tensor, TinyJit
-from tinygrad.nn import Embedding
-from tinygrad.nn.optim import AdamW
-from tinygrad.runtime.autogen import webgpu
+# It reads the environment when it is imported.
+from tinygrad import Context, Device, Tensor, TinyJit  # noqa: E402
+from tinygrad.nn import Embedding  # noqa: E402
+from tinygrad.nn.optim import AdamW  # noqa: E402
+from tinygrad.runtime.autogen import webgpu  # noqa: E402
 
 Weights = dict[str, Tensor]
 
@@ -117,7 +119,7 @@ class Training:
 def clip_norm(params: list[Tensor], limit: float) -> None:
     """Scale the gradients as PyTorch's `clip_grad_norm_`."""
     for each in params:
-        # Otherwise they are computed twice, for the norm and for the update: half as fast.
+        # Otherwise they are computed twice, for the norm and for the update: five times slower.
         each.grad = each.grad.contiguous()
     total = sum((each.grad.square().sum() for each in params), Tensor(0.0))
     factor = (limit / (total.sqrt() + 1e-6)).minimum(1.0).contiguous()

@@ -32,6 +32,14 @@ def doctor_command(device: str | None, as_json: bool) -> None:
 def _write(report: Mapping[str, Any]) -> None:
     output.write_title("versions")
     output.write_table(("what", "version"), list(report["versions"].items()))
+    output.write_title("optional packages")
+    output.write_table(
+        ("package", "version", "for", "install"),
+        [
+            (name, each["version"] or "missing", each["use"], each["install"])
+            for name, each in report["optional"].items()
+        ],
+    )
     output.write_title("adapters")
     rows = [
         (

@@ -75,12 +75,11 @@ def _open(model: str, family: str | None, device: str | None) -> Executor:
     from asg.cli.build import build
     from asg.runtime.devices import shared_device
     from asg.runtime.executor import Executor
-    from asg.runtime.storage import limits_needed
 
     loaded = load_model(model)
     opened = shared_device(device)  # first, so that a missing device is told at once
     artefact = build(loaded, family, device)
-    return Executor(artefact, shared_device(device, limits_needed(artefact)) or opened)
+    return Executor(artefact, opened)
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:

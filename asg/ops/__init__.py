@@ -1,6 +1,7 @@
 """The op table: every primitive, explicitly listed, and the operators of tensors bound to them.
 
-Begin reading at `asg/op.py` (what an op is), then `arithmetic.py`.
+Ground: may import `asg` below the roof. Begin reading at `asg/op.py` (what an op is), then
+`arithmetic.py`. Each family lists its ops in `OPS`.
 """
 
 from __future__ import annotations

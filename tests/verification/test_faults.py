@@ -23,7 +23,7 @@ from asg.graph import Graph, Node, Value, rewrite
 from asg.op import Elementwise
 from asg.ops.arithmetic import div, mul
 from asg.ops.elementwise import tanh
-from asg.passes import arena
+from asg.passes import arena, fuse
 from asg.passes.plan_memory import MemoryPlan
 from asg.reproducer import read_arrays, read_graph, write_reproducer
 from asg.tensor import Tensor
@@ -334,3 +334,31 @@ def test_without_a_device_the_passes_are_checked() -> None:
     report = differential(model(), target="numpy")
     assert {check.stage for check in report.checks} == {"passes"}
     assert not report.device
+
+
+# Memory that may not be shared, though the planner is right to believe that it may.
+
+
+@pytest.mark.device
+def test_a_false_promise_of_in_place_is_named_with_what_shares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def promise(
+        grouping: object, group: object, reads: list[Value], outputs: list[Value]
+    ) -> tuple[tuple[Value, Value], ...]:
+        return tuple(
+            (read, output)
+            for read in reads
+            for output in outputs
+            if read.node.op.name == "matmul" and read.type == output.type
+        )
+
+    monkeypatch.setattr(fuse, "_in_place", promise)
+    x = asg.input("x", (64, 64))
+    h = x @ x
+    finding = found(asg.graph(outputs={"y": asg.exp(h * 0.01) + asg.flip(h, (0, 1))}))
+    assert finding.check.stage == "kernels"
+    assert "it is right with a place for each value (shared here: y with matmul_1)" in (
+        finding.remarks
+    )
+    assert "memory reused" in finding.check.note
