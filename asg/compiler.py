@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from asg.artefact import Artefact, Dispatch
 from asg.codegen.build import Generate
@@ -22,6 +23,7 @@ from asg.passes.kernels import FusionPlan
 from asg.passes.order import OrderKernels
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_reductions import SplitReductions
+from asg.plan_view import PlanView
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
@@ -37,6 +39,7 @@ def compile(
     dims: Mapping[str, int] | None = None,
     device: str | None = None,
     schedule: str | None = None,
+    passes: tuple[Pass, ...] = PIPELINE,
 ) -> Executable | NumpyExecutable:
     """Compile a graph, or several that share parameters and state, and load the result.
 
@@ -47,13 +50,16 @@ def compile(
         dims: sizes of symbolic dimensions, by name.
         device: which adapter, as `ASG_DEVICE` says it.
         schedule: `cpu` or `gpu` to force a schedule family; by default the adapter decides.
+        passes: the pipeline to run before fusion; `asg.compiler.PIPELINE` unless told.
 
     Raises:
-        GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
+        GraphError: entries disagree about a parameter, a parameter has no value, or `dims` names
+            what is not symbolic.
         UnsupportedError: nodes that can't be compiled, all of them, each with its reason.
         DeviceError: no adapter, or it refuses what is needed.
     """
     entries = as_entries(graph)
+    _check_values(entries)
     if dims:
         raise GraphError(f"dims names {', '.join(dims)}, but no dimension of the graph is symbolic")
     if target == "numpy":
@@ -61,7 +67,8 @@ def compile(
     if target != "wgpu":
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
-    artefact = lower(entries, target=target_for(opened.is_cpu, opened.subgroup_size, schedule))
+    kernel_target = target_for(opened.is_cpu, opened.subgroup_size, schedule)
+    artefact = lower(entries, target=kernel_target, passes=passes)
     check_bindings(artefact, opened.adapter.limits["maxStorageBufferBindingSize"])
     return Executable(Executor(artefact, opened))
 
@@ -88,19 +95,39 @@ def as_entries(graph: Graph | Mapping[str, Graph]) -> dict[str, Graph]:
     entries = {"main": graph} if isinstance(graph, Graph) else dict(graph)
     if not entries:
         raise GraphError("nothing to compile: no entries")
-    seen: dict[str, tuple[str, Any]] = {}
+    seen: dict[str, str] = {}
     for key, each in entries.items():
-        for node in each.inputs:
-            if node.attrs["role"] == "input":
-                continue
-            name = node.attrs["name"]
-            other = seen.setdefault(name, (key, node.type))
-            if other[1] != node.type:
-                raise GraphError(
-                    f"entries {other[0]} and {key} disagree about {name}: "
-                    f"{other[1]} and {node.type}"
-                )
+        for name in each.input_names("parameter", "state"):
+            other = seen.setdefault(name, key)
+            _check_agreement(name, (other, entries[other]), (key, each))
     return entries
+
+
+def _check_agreement(name: str, first: tuple[str, Graph], second: tuple[str, Graph]) -> None:
+    """Check that two entries mean the same parameter or state."""
+    where = f"entries {first[0]} and {second[0]} disagree about {name}"
+    types = [graph.input(name).type for _, graph in (first, second)]
+    if types[0] != types[1]:
+        raise GraphError(f"{where}: {types[0]} and {types[1]}")
+    values = [graph.values.get(name) for _, graph in (first, second)]
+    if values[0] is values[1] or values[0] is None or values[1] is None:
+        return
+    if not np.array_equal(values[0], values[1], equal_nan=types[0].dtype.is_float):
+        raise GraphError(
+            f"{where}: it starts with different values; fix: trace both from one model"
+        )
+
+
+def _check_values(entries: Mapping[str, Graph]) -> None:
+    """Refuse parameters without values: zeros in their place would pass for an answer."""
+    known = {name for graph in entries.values() for name in graph.values}
+    for key, graph in entries.items():
+        missing = [name for name in graph.input_names("parameter") if name not in known]
+        if missing:
+            raise GraphError(
+                f"{key}: parameters without values: {', '.join(missing)}; "
+                "fix: give them with graph.with_values({...})"
+            )
 
 
 def check_supported(entries: Mapping[str, Graph]) -> None:
@@ -159,6 +186,7 @@ def lower(
     reuse_memory: bool = True,
     enable_fusion: bool = True,
     name: str = "program",
+    passes: tuple[Pass, ...] = PIPELINE,
 ) -> Artefact:
     """Compile entries to an artefact, without a device.
 
@@ -171,7 +199,7 @@ def lower(
     clock = time.perf_counter()
     for key, graph in entries.items():
         observers: tuple[Observer, ...] = (DumpTo(Path(folder) / key),) if folder else ()
-        plans[key] = fuse(prepare(graph, observers), enabled=enable_fusion)
+        plans[key] = fuse(prepare(graph, observers, passes), enabled=enable_fusion)
     seconds["passes"] = time.perf_counter() - clock
     clock = time.perf_counter()
     artefact = Generate(target or Target(), reuse_memory)(name, plans)
@@ -183,6 +211,9 @@ def lower(
     artefact = replace(artefact, values=values, report=report)
     if folder:
         dump_kernels(artefact, Path(folder))
+        plan = PlanView.from_report(artefact.report["plan"])
+        (Path(folder) / "plan.txt").write_text(f"{plan}\n")
+        (Path(folder) / "plan.svg").write_text(plan.to_svg())
     return artefact
 
 

@@ -30,7 +30,7 @@ class Site:
 
 
 _scope: ContextVar[str] = ContextVar("asg_scope", default="")
-_inherited: ContextVar[Site | None] = ContextVar("asg_site", default=None)
+_inherited: ContextVar[tuple[Site | None] | None] = ContextVar("asg_site", default=None)
 _note: ContextVar[str] = ContextVar("asg_note", default="")
 
 
@@ -38,7 +38,7 @@ def current_site() -> Site | None:
     """Return the innermost frame outside the package (or the site a pass inherits)."""
     inherited = _inherited.get()
     if inherited is not None:
-        return inherited
+        return inherited[0]
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
@@ -73,7 +73,7 @@ def scope(name: str) -> Iterator[None]:
 @contextmanager
 def inherit(site: Site | None, scope_path: str, note: str = "") -> Iterator[None]:
     """Give the nodes built inside the site and scope of the node that they come from."""
-    tokens = _inherited.set(site), _scope.set(scope_path), _note.set(note)
+    tokens = _inherited.set((site,)), _scope.set(scope_path), _note.set(note)
     try:
         yield
     finally:

@@ -41,5 +41,6 @@ def map_variants(context: KernelContext) -> tuple[Variant, ...]:
             "groups_x": groups[0],
         }
 
-    schedule = f"{LANES if is_vector else 1} elements per invocation, workgroup {WORKGROUP}"
+    amount = f"{LANES} elements" if is_vector else "1 element"
+    schedule = f"{amount} per invocation, workgroup {WORKGROUP}"
     return (write(context, "map.wgsl.j2", body, lane, groups, schedule=schedule),)

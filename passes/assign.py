@@ -75,9 +75,7 @@ class AssignStorage:
         )
 
 
-def _draft_entry(
-    name: str, plan: FusionPlan, persistent: Persistent, reuse: bool
-) -> DraftEntry:
+def _draft_entry(name: str, plan: FusionPlan, persistent: Persistent, reuse: bool) -> DraftEntry:
     found = draft(name, plan, fixed_roots(plan, persistent))
     joined = [place.buffer for place in persistent.joins.values()]
     homes = Homes(found, SlotTable(persistent.slots.values(), joined))
@@ -98,9 +96,7 @@ def _draft_entry(
     if reuse:
         reuse_dying_reads(homes, kept)
     names = plan.graph.names
-    becomes = {
-        state: names[value] if state in updated else f"{state}'" for state, value in updates
-    }
+    becomes = {state: names[value] if state in updated else f"{state}'" for state, value in updates}
     return DraftEntry(name, homes, Lives(found.steps, kept), saved, becomes)
 
 

@@ -76,9 +76,7 @@ class _Bytes:
     end: int
 
     def overlaps(self, other: _Bytes) -> bool:
-        return (
-            self.buffer == other.buffer and self.start < other.end and other.start < self.end
-        )
+        return self.buffer == other.buffer and self.start < other.end and other.start < self.end
 
 
 class _Memory:

@@ -50,9 +50,7 @@ def end_copies(
 ) -> list[DraftStep]:
     """Return the copies after the last kernel: outputs saved, then states given their values."""
     draft = homes.draft
-    steps = [
-        DraftStep(None, (access(draft, value),), (copy,)) for value, copy in saved.items()
-    ]
+    steps = [DraftStep(None, (access(draft, value),), (copy,)) for value, copy in saved.items()]
     targets = [draft.areas[Value(draft.plan.graph.input(state))] for state, _ in updates]
     places = [homes.place(area) for area in targets]
     used = 0
@@ -60,8 +58,10 @@ def end_copies(
     for (state, value), target, place in zip(updates, targets, places, strict=True):
         read, written = access(draft, value), Access(f"{state}'", target)
         source = homes.place(read.area)
-        if source is not None and place is not None and any(
-            source.overlaps(other) for other in places if other is not None
+        if (
+            source is not None
+            and place is not None
+            and any(source.overlaps(other) for other in places if other is not None)
         ):
             held = _through(homes, written, scratch, used)
             used += read.area.nbytes

@@ -121,9 +121,7 @@ def _covered(slots: SlotTable, target: Location, parts: Sequence[tuple[str, Area
     return names
 
 
-def _pairs_on(
-    homes: Homes, kernel: FusedKernel, output: Value, target: Location
-) -> list[Value]:
+def _pairs_on(homes: Homes, kernel: FusedKernel, output: Value, target: Location) -> list[Value]:
     """Return what `kernel` may read of `target` while it writes `output` there."""
     return [
         read

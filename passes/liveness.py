@@ -179,8 +179,7 @@ class Lives:
             for root, leaves in self.by_root.items()
         }
         self._ends = {
-            root: [leaf.access.area.end for leaf in leaves]
-            for root, leaves in self.by_root.items()
+            root: [leaf.access.area.end for leaf in leaves] for root, leaves in self.by_root.items()
         }
         for index, step in enumerate(steps):
             for read in step.reads:

@@ -317,9 +317,7 @@ def _backward(problem: _Problem) -> list[int]:
             if number not in seen and not tensors[number].is_kept:
                 seen.add(number)
                 known += [
-                    (user, -tensors[number].size)
-                    for user in tensors[number].users
-                    if user != node
+                    (user, -tensors[number].size) for user in tensors[number].users if user != node
                 ]
         return known
 

@@ -134,9 +134,7 @@ def _group_block(group: Group, alignment: int, horizon: tuple[int, int]) -> Bloc
 def _to_units(lives: Sequence[tuple[int, int, int, int]], alignment: int) -> Block:
     """Cut byte ranges into ranges of whole units, each with the hull of what lives in it."""
     lives = [life for life in lives if life[0] < life[1]]
-    cuts = sorted(
-        {edge for low, high, _, _ in lives for edge in _edges(low, high, alignment)}
-    )
+    cuts = sorted({edge for low, high, _, _ in lives for edge in _edges(low, high, alignment)})
     position = {cut: index for index, cut in enumerate(cuts)}
     hulls: list[tuple[int, int] | None] = [None] * max(len(cuts) - 1, 0)
     for low, high, start, end in lives:

@@ -490,7 +490,8 @@ def test_a_result_in_a_gap_is_found() -> None:
         for step in wrong.entries["a"].steps
         if isinstance(step, KernelStep)
         for value in step.kernel.outputs
-        if value.type.size == 192 and ("w'", names[value]) not in sources(wrong, "a")
+        if value.type.size == 192
+        and ("w'", names[value]) not in sources(wrong, "a")
         and any(names[value] in copy.reads for copy in wrong.entries["a"].steps[-3:])
     )
     place = Location(slots["w"].buffer, 0, 192 * 4)
