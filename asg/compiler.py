@@ -22,6 +22,7 @@ from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan
 from asg.passes.order import OrderKernels
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
+from asg.passes.split_joins import SplitJoins
 from asg.passes.split_reductions import SplitReductions
 from asg.plan_view import PlanView
 from asg.runtime.devices import shared_device
@@ -29,7 +30,7 @@ from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
 from asg.types import DType
 
-PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitReductions())
+PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitReductions(), SplitJoins())
 
 
 def compile(

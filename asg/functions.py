@@ -54,7 +54,7 @@ from asg.shaping import (
     zeros_like,
 )
 from asg.tensor import Tensor, as_tensor, bind_operators
-from asg.types import DType
+from asg.types import DType, as_dtype
 
 __all__ = [
     "abs", "add", "all", "any", "arange", "argmax", "argmin", "bitcast", "bitwise_and",
@@ -102,7 +102,6 @@ sin = elementwise.sin
 sqrt = elementwise.sqrt
 tan = elementwise.tan
 tanh = elementwise.tanh
-bitcast = bits.bitcast
 bitwise_and = bits.bitwise_and
 bitwise_not = bits.bitwise_not
 bitwise_or = bits.bitwise_or
@@ -119,6 +118,12 @@ not_equal = logic.not_equal
 where = logic.select
 
 
+def bitcast(x: Any, dtype: object) -> Tensor:
+    """Return the same 32 bits read as another element type; no bool has any."""
+    result: Tensor = bits.bitcast(x, dtype=as_dtype(dtype))
+    return result
+
+
 def floor_divide(x: Any, y: Any) -> Tensor:
     """Return x / y rounded down; for integers 0 where y is 0."""
     result: Tensor
@@ -126,7 +131,9 @@ def floor_divide(x: Any, y: Any) -> Tensor:
         result = arithmetic.floor_divide(x, y)
         return result
     # As NumPy: x - x mod y is a multiple of y, while floor(x / y) may be one too high.
-    result = round(true_divide(x - remainder(x, y), y))
+    rest = remainder(x, y)
+    multiple = where(equal(y, 0.0), x, x - rest)
+    result = where(equal(rest, y), -1.0, round(true_divide(multiple, y)))
     return result
 
 
@@ -144,7 +151,8 @@ def pow(x: Any, y: Any) -> Tensor:
     """
     is_number = isinstance(y, (int, float, np.integer, np.floating))
     limit = 4 if not _is_integer(x) else 64
-    if is_number and y == int(y) and 0 <= y <= limit and not isinstance(x, (int, float)):
+    is_whole = is_number and float(y).is_integer()
+    if is_whole and 0 <= y <= limit and not isinstance(x, (int, float)):
         return _repeated_product(as_tensor(x), int(y))
     if is_number and y in (0.5, -0.5, -1) and not _is_integer(x):
         function = {0.5: sqrt, -0.5: rsqrt, -1: reciprocal}[y]
@@ -321,7 +329,7 @@ def _shifted(x: Any, axis: Axis) -> tuple[Tensor, Tensor]:
 
 def softmax(x: Any, axis: Axis = -1) -> Tensor:
     """Return exp(x) divided by its sum along axes."""
-    if isinstance(axis, int):
+    if isinstance(axis, (int, np.integer)):
         return _along(normalizing.softmax, x, axis)
     shifted, _ = _shifted(x, axis)
     weights = exp(shifted)
@@ -331,14 +339,14 @@ def softmax(x: Any, axis: Axis = -1) -> Tensor:
 
 def log_softmax(x: Any, axis: Axis = -1) -> Tensor:
     """Return the logarithm of softmax."""
-    if isinstance(axis, int):
+    if isinstance(axis, (int, np.integer)):
         return _along(normalizing.log_softmax, x, axis)
     shifted, _ = _shifted(x, axis)
     result: Tensor = shifted - log(sum(exp(shifted), axis, keepdims=True))
     return result
 
 
-def _along(op: Op, x: Any, axis: int) -> Tensor:
+def _along(op: Op, x: Any, axis: int | np.integer[Any]) -> Tensor:
     """Apply an op that works along one axis, counted from either end."""
     operand = as_tensor(x)
     result: Tensor = op(operand, axis=normal_axis(op, operand, axis))

@@ -20,7 +20,7 @@ from asg.ops.join import concatenate as concatenate_
 from asg.ops.logic import equal, greater_equal, select
 from asg.ops.reduction import reduce_any, reduce_sum
 from asg.ops.rules import check_axes, check_axis
-from asg.ops.sources import constant, iota
+from asg.ops.sources import constant, convert_array, iota
 from asg.tensor import Tensor, as_tensor, explain
 from asg.types import DType, as_dtype, as_shape
 
@@ -33,7 +33,7 @@ def normal_axes(op: Op, x: Tensor, axis: int | Sequence[int] | None) -> tuple[in
     """
     if axis is None:
         return tuple(range(x.ndim))
-    listed = (axis,) if isinstance(axis, int) else tuple(axis)
+    listed = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
     try:
         return check_axes(listed, x.shape)
     except ShapeError as error:
@@ -82,7 +82,7 @@ def permute(x: Any, *axes: Any) -> Tensor:
     tensor = as_tensor(x)
     order = tuple(_sizes(axes))
     rank = tensor.ndim
-    order = tuple(axis + rank if -rank <= axis < 0 else axis for axis in order)
+    order = tuple(int(axis) + rank if -rank <= axis < 0 else int(axis) for axis in order)
     if order == tuple(range(rank)):
         return tensor
     result: Tensor = movement.permute(tensor, axes=order)
@@ -160,9 +160,12 @@ def pad(x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor
     """Return `x` with `value` around it; `widths` has (before, after) for each axis.
 
     A negative width cuts off.
+
+    Raises:
+        DTypeError: `value` does not fit the dtype of `x`.
     """
     tensor = as_tensor(x)
-    fill = np.asarray(value, tensor.dtype.numpy).item()
+    fill = convert_array(np.asarray(value), tensor.dtype).item()
     low, high = (tuple(int(pair[side]) for pair in widths) for side in (0, 1))
     if not any((*low, *high)) and len(low) == tensor.ndim:
         return tensor
@@ -194,11 +197,12 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     tensor = as_tensor(x)
     place = normal_axis(movement.slice_, tensor, axis)
     size = tensor.shape[place]
-    if isinstance(parts, int):
-        sizes: Sequence[int] = [size // parts] * parts if parts > 0 else []
+    if isinstance(parts, (int, np.integer)):
+        count = int(parts)
+        sizes: Sequence[int] = [size // count] * count if count > 0 else []
     else:
         sizes = list(parts)
-    if sum(sizes) != size:
+    if sum(sizes) != size or min(sizes, default=0) < 0:
         message = f"axis {place} of {tensor.type} can't be split into {parts}"
         raise explain(ShapeError(message), movement.slice_, [tensor.value])
     ends = np.cumsum([0, *sizes]).tolist()
@@ -405,9 +409,15 @@ def full_like(x: Any, value: Any) -> Tensor:
 def arange(
     start: float, stop: float | None = None, step: float = 1, dtype: object = None
 ) -> Tensor:
-    """Return evenly spaced numbers from `start` to before `stop`; i32 or, with floats, f32."""
+    """Return evenly spaced numbers from `start` to before `stop`; i32 or, with floats, f32.
+
+    Raises:
+        ShapeError: there is no end of them.
+    """
     low, high = (0, start) if stop is None else (start, stop)
-    is_float = any(isinstance(number, float) for number in (low, high, step))
+    if step == 0 or not np.isfinite([low, high, step]).all():
+        raise ShapeError(f"arange: from {low} to {high} by {step} is no finite number of steps")
+    is_float = any(isinstance(number, (float, np.floating)) for number in (low, high, step))
     target = as_dtype(dtype) if dtype is not None else DType.F32 if is_float else DType.I32
     count = max(0, int(np.ceil((high - low) / step)))
     numbers: Tensor = iota(shape=(count,), axis=0, dtype=DType.F32 if is_float else target)

@@ -20,12 +20,13 @@ import numpy as np
 
 from asg.errors import AsgError, GraphError, InputError
 from asg.graph import Graph, Node, Value, rewrite
-from asg.ops.sources import input
+from asg.ops.sources import convert_array, input
 from asg.random import fold_in
 from asg.seed import initial_seed
 from asg.site import current_site, scope
 from asg.tensor import Tensor, as_tensor
 from asg.types import TensorType, as_dtype, parse_type, spec
+from asg.verify import check_updates
 
 __all__ = ["graph", "input", "random_key", "state", "trace"]
 
@@ -93,10 +94,13 @@ def state(name: str, initial: object, dtype: object = None) -> Tensor:
     """Return an input that is kept between runs and starts as the array `initial`.
 
     Give its value after a run to `graph(updates={name: tensor})`.
+
+    Raises:
+        DTypeError: a value does not fit `dtype`, or there is no such dtype.
     """
-    array = np.asarray(initial)
-    if dtype is not None or array.dtype == np.float64:
-        array = array.astype(as_dtype(dtype or "f32").numpy)
+    array = np.array(initial)
+    if dtype is not None or array.dtype.kind == "f":
+        array = convert_array(array, as_dtype(dtype or "f32"))
     tensor = input(name, spec(array.shape, array.dtype), role="state")
     _initial[tensor.node] = array
     return tensor
@@ -219,10 +223,13 @@ def graph(
     along with the values they have now. `inputs` fixes the order of inputs.
 
     Raises:
-        GraphError: two inputs share a name, or an update has no input.
+        GraphError: two inputs share a name, or an update has no input with state or not its type.
     """
     if not isinstance(outputs, Mapping):
         raise GraphError(f"outputs are a dict of names and tensors, got {type(outputs).__name__}")
+    for key in outputs:
+        if not isinstance(key, str) or not key:
+            raise GraphError(f"the name of an output is a text, got {key!r}")
     results = {key: as_tensor(item).value for key, item in outputs.items()}
     changed = {key: as_tensor(item).value for key, item in (updates or {}).items()}
     declared = [tensor.node for tensor in inputs]
@@ -230,6 +237,7 @@ def graph(
     initial = {node: _initial[node] for node in (*declared, *found) if node in _initial}
     _check_initial(initial)
     built = Graph.build(results, updates=changed, name=name, inputs=declared)
+    check_updates(built)
     renamed = _final_names(built.input_names())
     values: dict[str, Array] = {}
     for node, item in initial.items():

@@ -25,7 +25,7 @@ def verify(graph: Graph) -> None:
         _check_types(graph, node)
     _check_interned(graph)
     _check_names(graph)
-    _check_updates(graph)
+    check_updates(graph)
     _check_values(graph)
 
 
@@ -102,7 +102,12 @@ def _check_names(graph: Graph) -> None:
             raise _fault(graph, f"two values are called {name!r}", value.node)
 
 
-def _check_updates(graph: Graph) -> None:
+def check_updates(graph: Graph) -> None:
+    """Check that every update is one of a parameter or state, and of its type.
+
+    Raises:
+        GraphError: one is not.
+    """
     inputs = {node.attrs["name"]: node for node in graph.inputs}
     for name, value in graph.updates.items():
         if name not in inputs:

@@ -15,7 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
+try:
+    import psutil
+except ImportError:
+    sys.exit("psutil is missing: `make bench` makes an environment that has all that is needed")
 
 Facts = dict[str, Any]
 HERE = Path(__file__).resolve().parent

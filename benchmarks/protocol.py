@@ -1,7 +1,8 @@
 """The child's side: a contestant is a process that answers requests, one JSON line each.
 
     {"do": "describe"}                       → {"name": …, "versions": …}
-    {"do": "prepare", "task": "matmul_512"}  → what `Task.prepare` returns
+    {"do": "prepare", "task": "matmul_512"}  → what `Task.prepare` returns; with "unavailable",
+                                               where the device can't do it, the reason
     {"do": "run", "task": …, "count": 3}     → {"seconds": [0.1, 0.1, 0.1]}
 
 An answer {"failure": "…"} means that the task failed; the contestant goes on.
@@ -48,7 +49,8 @@ def serve(describe: Callable[[], Facts], tasks: Mapping[str, Callable[[], Task]]
                 return made[name].prepare()
             case {"do": "run", "task": str(name), "count": int(count)}:
                 return {"seconds": [clock(made[name].step) for _ in range(count)]}
-        raise ValueError(f"not a request: {request}")
+            case _:
+                raise ValueError(f"not a request: {request}")
 
     for line in sys.stdin:
         try:

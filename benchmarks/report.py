@@ -54,7 +54,7 @@ def sections(results: Results) -> list[tuple[str, Rows]]:
     return [
         ("Ceilings of the driver", ceiling_rows(results)),
         (
-            "Median times, and how many times that of ASG (lowest … highest round)",
+            "Median times, as multiples of ASG's too (lowest–highest round)",
             time_rows(results),
         ),
         ("Rates, and shares of what the ceilings allow", rate_rows(results)),
@@ -95,7 +95,7 @@ def duration(result: Mapping[str, Any]) -> str:
     text = in_units(result["median_s"])
     if "ratio" in result:
         low, high = result["ratio_range"]
-        text += f", {result['ratio']:.1f} ({low:.1f} … {high:.1f})"
+        text += f", {result['ratio']:.1f}× ({low:.1f}–{high:.1f})"
     return text
 
 
@@ -137,7 +137,7 @@ def training_rows(results: Results) -> Rows:
         f"losses 1 … {len(losses)}": lambda r: f"{r['losses'][0]:.5f} … {r['losses'][-1]:.5f}",
         "losses apart by: first, most": lambda r: differences(r),
     }
-    rows += [[label, *(cell(result) for result in found.values())] for label, cell in lines.items()]
+    rows += [[label, *map(cell, found.values())] for label, cell in lines.items()]
     return rows
 
 
@@ -198,6 +198,6 @@ def as_table(caption: str, rows: Rows) -> Table:
 
 
 def as_markdown(rows: Rows) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(row).replace("<", "&lt;") + " |" for row in rows]
     rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
     return [lines[0], rule, *lines[1:]]

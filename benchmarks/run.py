@@ -5,7 +5,7 @@ one is ASG, the others are its peers. Answers are checked before their times cou
 each in turn for each task (A B C, A B C, …), so that whatever slows the machine slows all of
 them. What is reported are medians over rounds, and medians of the ratios within a round.
 
-    make bench                  all of it, about ten minutes
+    make bench                  all of it, about five minutes
     make bench ARGUMENTS="--quick --only matmul"
 """
 
@@ -72,7 +72,15 @@ def read_options() -> argparse.Namespace:
     add("--check", action="store_true", help="exit with 1 where a goal is missed")
     add("--write-docs", action="store_true", help="put the results into docs/benchmarks.md")
     add("--report", type=Path, metavar="JSON", help="measure nothing, show these results")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.write_docs and not (options.report or is_whole(options)):
+        parser.error("the page shows whole runs: without --quick, --rounds and --only")
+    return options
+
+
+def is_whole(options: argparse.Namespace) -> bool:
+    """Whether everything is measured, as often as it should be."""
+    return not (options.quick or options.only or options.rounds)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -137,7 +145,10 @@ def prepare(
     for name, contestant in contestants.items():
         for task in (task for task in plan[name] if task in wanted):
             with console.status(f"{name} prepares {task}"), noting(failures, f"{name}, {task}"):
-                entry = Entry(contestant, task, contestant.ask({"do": "prepare", "task": task}))
+                facts = contestant.ask({"do": "prepare", "task": task})
+                if "unavailable" in facts:
+                    continue
+                entry = Entry(contestant, task, facts)
                 entry.calibrate()
                 yield entry
 
@@ -146,7 +157,9 @@ def check_losses(entries: list[Entry], failures: list[str]) -> None:
     """Take out whoever trains something else than ASG does."""
     trainers = {entry.contestant.name: entry for entry in entries if entry.task == TRAINING}
     ours = trainers.pop("asg", None)
-    for name, entry in trainers.items() if ours is not None else ():
+    if ours is None:
+        return
+    for name, entry in trainers.items():
         pairs = zip(entry.facts["losses"], ours.facts["losses"], strict=True)
         differences = [abs(theirs - own) for theirs, own in pairs]
         entry.facts["loss_differences"] = differences
@@ -181,8 +194,7 @@ def name_of(described: Mapping[str, Facts]) -> str:
 
 def write(results: Mapping[str, Any], options: argparse.Namespace) -> None:
     """Write JSON and chart; what is no whole run goes to build/."""
-    is_whole = not (options.quick or options.only or options.rounds)
-    folder = RESULTS if is_whole else SCRATCH
+    folder = RESULTS if is_whole(options) else SCRATCH
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{results['name']}.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

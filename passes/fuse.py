@@ -42,7 +42,7 @@ class Fuse:
     enabled: bool = True
 
     def __call__(self, graph: Graph) -> FusionPlan:
-        inlining = decide(graph)
+        inlining = decide(graph, self.max_bindings)
         grouping = Grouping(graph, inlining, self.max_bindings)
         for node in inlining.work():
             group = grouping.add(node)

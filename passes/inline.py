@@ -67,8 +67,12 @@ def is_small_constant(node: Node) -> bool:
     return "value" in node.attrs and not node.inputs and node.type.size == 1
 
 
-def decide(graph: Graph) -> Inlining:
-    """Choose the nodes of `graph` that are computed inline."""
+def decide(graph: Graph, max_bindings: int = 8) -> Inlining:
+    """Choose the nodes of `graph` that are computed inline.
+
+    A kernel for one node alone needs at most `max_bindings`, unless the node's own operands are
+    too many (`SplitJoins` sees to that).
+    """
     result = Inlining(graph)
     forced = _forced(graph, result)
     operands = _contraction_operands(graph)
@@ -85,7 +89,39 @@ def decide(graph: Graph) -> Inlining:
         is_cheap = _is_cheap(node, cost, loads, node in operands)
         if node in forced or not is_cheap or _replaces_its_load(graph, node, loads):
             result._work.add(node)
+            _limit_loads(result, node, max_bindings - len(node.types))
     return result
+
+
+def _limit_loads(result: Inlining, node: Node, limit: int) -> None:
+    """Store inline operands of `node`, from those with the most loads on, until it loads from at
+    most `limit` buffers."""
+    makers = {under_views(value).node for value in node.inputs}
+    inline = [each for each in makers if isinstance(each.op.kind, Elementwise)]
+    inline = [each for each in inline if result.is_inline(each)]
+    for each in sorted(inline, key=lambda each: (-len(result._loads[each]), each.serial)):
+        if _buffers(_loads_of(result, node)) <= limit:
+            return
+        result._work.add(each)
+
+
+def _loads_of(result: Inlining, node: Node) -> set[Value]:
+    """Return what a kernel for `node` loads, by the decisions made so far."""
+    found: set[Value] = set()
+    pending = list(node.inputs)
+    while pending:
+        value = pending.pop()
+        if result.is_inline(value.node):
+            pending.extend(value.node.inputs)
+        else:
+            found.add(value)
+    return found
+
+
+def _buffers(loads: set[Value]) -> int:
+    """Return how many buffers hold `loads`, at most: what kernels compute lies in one."""
+    given = sum(is_given(value.node) for value in loads)
+    return given + (given < len(loads))
 
 
 def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> bool:
@@ -165,6 +201,13 @@ def is_written_through(graph: Graph, node: Node) -> bool:
         and graph.users[source] == [node]
         and source not in graph.results
     )
+
+
+def under_views(value: Value) -> Value:
+    """Return the value that `value` is made of by views alone (maybe itself)."""
+    while isinstance(value.node.op.kind, View):
+        value = value.node.inputs[0]
+    return value
 
 
 def contiguous_base(value: Value) -> Value | None:

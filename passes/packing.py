@@ -8,13 +8,24 @@ gap) that is free during its life, so an order of blocks determines a packing.
 
 from __future__ import annotations
 
+import itertools
+import random
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from asg.passes.packing_search import STYLES, Goal, Sections, beginning, search
+
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+_WIDTH = 16  # partial packings that a beam keeps
+_NARROWEST = 8  # the same in the first beams
+_WHOLE = 2  # turns of beams over everything, before those over an upper part
+_PARTS = 3  # one turn in so many is over everything again
+_CEILINGS = (0.5, 0.2, 0.8)  # where beams begin to cut, from the lower bound to the best known
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +43,16 @@ Block = tuple[Rect, ...]
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop searching: after so many units of work, and after so many seconds.
+    """When to stop searching: after so much work, and after so many seconds.
 
     Only `work` is deterministic; a compile that must give the same bytes twice sets no `seconds`.
-    One unit is the placement of one block.
+    Work counts numbers computed, some 50 million in a second. A packing that is above the lower
+    bound by no more than a `tolerance` of it is good enough.
     """
 
     work: int
     seconds: float | None = None
+    tolerance: float = 0.0
 
 
 def lower_bound(blocks: Sequence[Block]) -> int:
@@ -135,19 +148,123 @@ def place_apart(blocks: Sequence[Block]) -> list[int]:
 
 def best_packing(blocks: Sequence[Block], budget: Budget, target: int = 0) -> list[int]:
     """Return bases of the lowest packing found; stop at `target` or at the lower bound."""
-    enough = max(target, lower_bound(blocks))
-    best, _ = greedy(blocks, enough)
+    watch = _Watch(budget)
+    bases = [0] * len(blocks)
+    for part in _apart(blocks):
+        mine = [blocks[index] for index in part]
+        least = lower_bound(mine)
+        found, order = greedy(mine, max(target, least), watch)
+        enough = max(target, int(least * (1 + budget.tolerance)))
+        if height(mine, found) > enough and not watch.is_over:
+            if all(len(block) == 1 for block in mine):
+                found = _search(mine, found, enough, watch)
+            else:
+                found = _reorder(mine, order, found, enough, watch)
+        for index, base in zip(part, found, strict=True):
+            bases[index] = base
+    return bases
+
+
+@dataclass
+class _Watch:
+    """How much of a budget is left."""
+
+    budget: Budget
+    work: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+    @property
+    def is_over(self) -> bool:
+        seconds = self.budget.seconds
+        if seconds is not None and time.perf_counter() - self.start > seconds:
+            return True
+        return self.work >= self.budget.work
+
+
+def _apart(blocks: Sequence[Block]) -> list[list[int]]:
+    """Cut the problem at times over which nothing lives; the parts can't disturb each other."""
+    lives = [_life(block) for block in blocks]
+    parts: list[list[int]] = []
+    reached: int | None = None
+    taking = [index for index, block in enumerate(blocks) if block]
+    for index in sorted(taking, key=lambda index: lives[index]):
+        start, end = lives[index]
+        if reached is None or start >= reached:
+            parts.append([])
+            reached = end
+        parts[-1].append(index)
+        reached = max(reached, end)
+    return parts
+
+
+def _search(blocks: Sequence[Block], bases: list[int], enough: int, watch: _Watch) -> list[int]:
+    """Improve a packing of single rectangles by beams: whole ones, then of the upper part."""
+    problem = Sections.of([block[0].size for block in blocks], [_life(block) for block in blocks])
+    best = np.array(bases, np.int64)
+    draw = random.Random(0)
+    for trial in itertools.count():
+        lowest = height(blocks, best.tolist())
+        if lowest <= enough or watch.is_over:
+            return [int(base) for base in best]
+        style = STYLES[trial % len(STYLES)]
+        turn = trial // len(STYLES)
+        is_whole = turn < _WHOLE or turn % _PARTS == 0
+        kept = [] if is_whole else _lower_part(problem, best, lowest, draw)
+        ceiling = enough + int((lowest - enough) * _CEILINGS[turn % len(_CEILINGS)])
+        # A part may end as high as the best: another packing to go on from.
+        goal = Goal(min(ceiling, lowest - 1), lowest + (0 if is_whole else 1))
+        width = min(_NARROWEST << turn, _WIDTH) if is_whole else _WIDTH
+        found, work = search(problem, beginning(problem, kept), goal, width, style, trial)
+        watch.work += work
+        if found is not None:
+            best = found
+    raise AssertionError  # the loop has no other end
+
+
+def _lower_part(
+    problem: Sections, offsets: IntArray, top: int, draw: random.Random
+) -> list[tuple[int, int]]:
+    """Return the lower part of a packing, at times turned upside down, each item at rest."""
+    if draw.random() < 0.5:
+        offsets = top - offsets - problem.sizes
+    order = np.argsort(offsets, kind="stable")
+    floors = np.zeros(len(order), np.int64)
+    placed: list[tuple[int, int]] = []
+    for item in order[: int(len(order) * draw.uniform(0.1, 0.95))].tolist():
+        placed.append((item, int(floors[item])))
+        top_ = floors[item] + problem.sizes[item]
+        np.maximum(floors, problem.overlaps[item] * top_, out=floors)
+    return placed
+
+
+def _reorder(
+    blocks: Sequence[Block], order: list[int], bases: list[int], enough: int, watch: _Watch
+) -> list[int]:
+    """Improve a packing with rigid blocks by moving blocks in the order of placement."""
+    draw = random.Random(0)
+    best, lowest = bases, height(blocks, bases)
+    while lowest > enough and not watch.is_over:
+        tried = list(order)
+        for _ in range(draw.randint(1, 4)):
+            tried.insert(draw.randrange(len(tried)), tried.pop(draw.randrange(len(tried))))
+        found = place(blocks, tried, is_tight=draw.random() < 0.5)
+        watch.work += _placing_work(blocks)
+        if height(blocks, found) <= lowest:
+            best, lowest, order = found, height(blocks, found), tried
     return best
 
 
-def greedy(blocks: Sequence[Block], enough: int) -> tuple[list[int], list[int]]:
+def greedy(blocks: Sequence[Block], enough: int, watch: _Watch) -> tuple[list[int], list[int]]:
     """Return the best of the classic orders, and that order."""
     best: list[int] | None = None
     best_order: list[int] = []
     for key in _keys(blocks):
         order = sorted(range(len(blocks)), key=key.__getitem__)
         for is_tight in (False, True):
+            if best is not None and watch.is_over:
+                return best, best_order
             bases = place(blocks, order, is_tight)
+            watch.work += _placing_work(blocks)
             if best is None or height(blocks, bases) < height(blocks, best):
                 best, best_order = bases, order
             if height(blocks, best) <= enough:
@@ -155,12 +272,27 @@ def greedy(blocks: Sequence[Block], enough: int) -> tuple[list[int], list[int]]:
     return best or [], best_order
 
 
+def _placing_work(blocks: Sequence[Block]) -> int:
+    """Return about how many numbers could be computed in the time that an order takes."""
+    return sum(map(len, blocks)) * (1000 + len(blocks) // 4)
+
+
 def _keys(blocks: Sequence[Block]) -> list[list[int]]:
-    """Return sort keys: largest first by size, by contention, by area and by life."""
+    """Return sort keys: largest first by size, by contention, by area and by life.
+
+    Where there are rigid blocks, they come last, on top of what lives longest: what makes their
+    members from below then finds its room in their holes.
+    """
     sizes = [extent(block) for block in blocks]
     lives = [_life(block) for block in blocks]
     contention = _contention(blocks)
+    last = 1 + max((end - start for start, end in lives), default=0)
+    rigid = [
+        start - end + last * (len(block) > 1)
+        for block, (start, end) in zip(blocks, lives, strict=True)
+    ]
     return [
+        *([rigid] if any(len(block) > 1 for block in blocks) else []),
         [-size for size in sizes],
         [-live for live in contention],
         [-size * (end - start) for size, (start, end) in zip(sizes, lives, strict=True)],

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Ints = np.ndarray[Any, np.dtype[Any]]
 
-_PLACED = 1 << 40  # the floor of what is placed: higher than anything
-_UNIT = 1 << 20  # of weights
+_NARROW = 1 << 29  # sums of sizes below this are counted in 32 bits, which is twice as fast
+_WEIGHT = 1 << 20  # of a lost byte where there is one to lose
 _CHILDREN = 8  # items tried on one section of one packing
 _CROWD = 3  # candidates looked at for each that is kept, before equals are dropped
 _NOISE = 0.1
@@ -56,6 +55,11 @@ class Sections:
     areas: Ints
     keys: Ints
 
+    @property
+    def placed(self) -> int:
+        """The floor of an item that has its place: higher than anything."""
+        return int(np.iinfo(self.sizes.dtype).max) // 2
+
     @staticmethod
     def of(sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> Sections:
         begins = np.array([begin for begin, _ in lives], np.int64)
@@ -65,16 +69,17 @@ class Sections:
         overlaps = (begins[None] < ends[:, None]) & (begins[:, None] < ends[None])
         np.fill_diagonal(overlaps, False)
         counts = covers.sum(axis=1)
-        heights = np.array(sizes, np.int64)
+        width = np.int32 if sum(sizes) < _NARROW else np.int64
+        heights = np.array(sizes, width)
         random = np.random.default_rng(0)
         return Sections(
             sizes=heights,
-            overlaps=overlaps.astype(np.int64),
-            covers=covers.astype(np.int64),
+            overlaps=overlaps.astype(width),
+            covers=covers.astype(width),
             members=np.nonzero(covers)[1],
             starts=np.concatenate([[0], np.cumsum(counts)[:-1]]),
             loads=covers @ heights,
-            areas=covers.sum(axis=0) * heights,
+            areas=covers.sum(axis=0, dtype=np.int64) * heights,
             keys=random.integers(1, 1 << 62, len(heights)),
         )
 
@@ -99,14 +104,14 @@ class Style:
 STYLES = (Style(True, True), Style(False, True), Style(True, False))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Beam:
     """Partial packings side by side; the last axis of every array counts them.
 
     Attributes:
-        floors: [item], the least offset that each item could have; `_PLACED` if it has one.
+        floors: [item], the least offset that each item could have.
+        lows: [section], the least floor of its items.
         left: [section], bytes of the items not yet placed.
-        lows: [section], the least floor of those items.
         offsets: [item], of those placed.
         known: a number for the set of items placed.
         done: the area placed.
@@ -114,40 +119,154 @@ class Beam:
     """
 
     floors: Ints
-    left: Ints
     lows: Ints
+    left: Ints
     offsets: Ints
     known: Ints
     done: Ints
     waiting: Ints
 
-    @staticmethod
-    def of(problem: Sections, placed: Sequence[tuple[int, int]] = ()) -> Beam:
-        """Return one packing with the (item, offset) pairs that are `placed`, from the bottom."""
-        count = len(problem.sizes)
-        floors = np.zeros(count, np.int64)
-        left = problem.loads.copy()
-        offsets = np.zeros(count, np.int64)
-        known = np.zeros(1, np.int64)
-        for item, offset in placed:
-            top = offset + problem.sizes[item]
-            np.maximum(floors, problem.overlaps[item] * top, out=floors)
-            left -= problem.covers[:, item] * problem.sizes[item]
-            offsets[item] = offset
-            known ^= problem.keys[item]
-        items = [item for item, _ in placed]
-        floors[items] = _PLACED
+
+def beginning(problem: Sections, placed: Sequence[tuple[int, int]] = ()) -> Beam:
+    """Return one packing with the (item, offset) pairs `placed`, from the bottom up."""
+    count = len(problem.sizes)
+    floors = np.zeros(count, problem.sizes.dtype)
+    offsets = np.zeros(count, problem.sizes.dtype)
+    known = np.zeros(1, np.int64)
+    for item, offset in placed:
+        top = offset + problem.sizes[item]
+        np.maximum(floors, problem.overlaps[item] * top, out=floors)
+        offsets[item] = offset
+        known ^= problem.keys[item]
+    items = [item for item, _ in placed]
+    floors[items] = problem.placed
+    left = problem.loads - problem.covers[:, items] @ problem.sizes[items]
+    return Beam(
+        floors[:, None],
+        _lows(problem, floors[:, None]),
+        left[:, None],
+        offsets[:, None],
+        known,
+        np.array([problem.areas[items].sum()]),
+        np.array([count - len(items)]),
+    )
+
+
+def search(
+    problem: Sections, beam: Beam, goal: Goal, width: int, style: Style, seed: int
+) -> tuple[Ints | None, int]:
+    """Return offsets of a packing lower than the goal's bound, if one is found, and the work.
+
+    Work counts the numbers computed: for every packing tried, one for each item and for each
+    member of a section.
+    """
+    random = np.random.default_rng(seed)
+    preference = random.random(len(problem.loads))[:, None] / 2
+    ceiling = goal.ceiling
+    work = 0
+    while beam.waiting.min() > 0:
+        choices = _choices(problem, beam, style, preference, random)
+        floors, lows, left = _results(problem, beam, choices)
+        work += floors.shape[1] * (len(problem.sizes) + len(problem.members))
+        needs = np.where(left > 0, lows + left, 0)
+        most = needs.max(axis=0)
+        if most.min() > ceiling:
+            ceiling = int(most.min())
+            if ceiling >= goal.bound:
+                return None, work
+        alive = np.flatnonzero(most <= ceiling)
+        placed = choices.items[alive]
+        done = beam.done[choices.parents[alive]]
+        done += np.where(placed >= 0, problem.areas[placed], 0)
+        lost = np.maximum(needs[:, alive] - problem.loads[:, None], 0).astype(np.int64)
+        weights = _WEIGHT // (ceiling - problem.loads + ceiling // 50 + 1)
+        score = (weights @ lost).astype(np.float64)
+        if style.minds_progress:
+            score = (score + 1.0) / (done + 1.0)
+        score *= 1.0 + _NOISE * random.random(len(alive))
+        order = np.argsort(score, kind="stable")[: _CROWD * width]
+        best = alive[order]
+        first = _first_of_equals(problem, beam, choices, lows, best)[:width]
+        best, order = best[first], order[first]
+        parents, items = choices.parents[best], choices.items[best]
+        new = np.flatnonzero(items >= 0)
+        offsets, known = beam.offsets[:, parents], beam.known[parents]
+        waiting = beam.waiting[parents]
+        offsets[items[new], new] = choices.offsets[best[new]]
+        known[new] ^= problem.keys[items[new]]
+        waiting[new] -= 1
         beam = Beam(
-            floors[:, None],
-            left[:, None],
-            np.zeros((0, 1), np.int64),
-            offsets[:, None],
-            known,
-            np.array([problem.areas[items].sum()]),
-            np.array([count - len(items)]),
+            floors[:, best], lows[:, best], left[:, best], offsets, known, done[order], waiting
         )
-        beam.lows = _lows(problem, beam.floors)
-        return beam
+    return beam.offsets[:, int(beam.waiting.argmin())].astype(np.int64), work
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where a search begins to cut (`ceiling`), and what it must stay below (`bound`)."""
+
+    ceiling: int
+    bound: int
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What to try: in packing `parents`, `items` at `offsets`, and the `tops` so reached.
+
+    The item is -1 where nobody takes the lowest floor of the section `pivots`.
+    """
+
+    parents: Ints
+    items: Ints
+    offsets: Ints
+    tops: Ints
+    pivots: Ints
+
+
+def _choices(
+    problem: Sections, beam: Beam, style: Style, preference: Any, random: np.random.Generator
+) -> _Choices:
+    """Branch on one section with the lowest floor in each packing."""
+    lowest = beam.floors.min(axis=0)
+    at_floor = beam.floors == lowest
+    if style.prefers_few_choices:
+        rows = at_floor.astype(np.int32)[problem.members]
+        rank = np.add.reduceat(rows, problem.starts, axis=0) + preference
+    else:
+        rank = preference - (beam.lows + beam.left)
+    pivots = np.where(beam.lows == lowest, rank, np.inf).argmin(axis=0)
+    parents, items = np.nonzero((problem.covers[pivots] > 0) & at_floor.T)
+    hard = problem.areas[items] * (0.3 + random.random(len(items)))
+    order = np.lexsort((-hard, parents))
+    parents, items = parents[order], items[order]
+    is_tried = np.arange(len(parents)) - np.searchsorted(parents, parents) < _CHILDREN
+    parents, items = parents[is_tried], items[is_tried]
+    everyone = np.arange(len(pivots))
+    next_tops = (beam.floors + problem.sizes[:, None]).min(axis=0)
+    return _Choices(
+        np.concatenate([parents, everyone]),
+        np.concatenate([items, np.full(len(everyone), -1)]),
+        np.concatenate([lowest[parents], lowest]),
+        np.concatenate([lowest[parents] + problem.sizes[items], next_tops]),
+        pivots[np.concatenate([parents, everyone])],
+    )
+
+
+def _results(problem: Sections, beam: Beam, choices: _Choices) -> tuple[Ints, Ints, Ints]:
+    """Return floors, lowest floors and bytes left after each choice."""
+    is_placed = choices.items >= 0
+    count = int(is_placed.sum())  # placements come first
+    items, columns = choices.items[:count], np.arange(count)
+    lift = np.empty((len(problem.sizes), len(choices.items)), problem.sizes.dtype)
+    np.multiply(problem.overlaps[:, items], choices.tops[:count], out=lift[:, :count])
+    skipped = problem.covers[choices.pivots[count:]].T
+    np.multiply(skipped, choices.tops[count:], out=lift[:, count:])
+    floors = beam.floors[:, choices.parents]
+    np.maximum(floors, lift, out=floors)
+    floors[items, columns] = problem.placed
+    left = beam.left[:, choices.parents]
+    left[:, :count] -= problem.covers[:, items] * problem.sizes[items]
+    return floors, _lows(problem, floors), left
 
 
 def _lows(problem: Sections, floors: Ints) -> Ints:
@@ -155,81 +274,16 @@ def _lows(problem: Sections, floors: Ints) -> Ints:
     return lows
 
 
-def search(
-    problem: Sections,
-    beam: Beam,
-    *,
-    ceiling: int,
-    bound: int,
-    width: int,
-    style: Style,
-    seed: int,
-) -> tuple[Ints | None, int]:
-    """Return offsets of a packing lower than `bound`, if one is found, and the work done.
-
-    Work is counted in numbers computed: packings tried times items.
-    """
-    random = np.random.default_rng(seed)
-    preference = random.random(len(problem.loads))[:, None]
-    work = 0
-    while beam.waiting.min() > 0:
-        parents, items, heights = _choices(problem, beam, style, preference, random)
-        floors, left, lows = _grown(problem, beam, parents, items, heights)
-        work += floors.size
-        needs = np.where(left > 0, lows + left, 0)
-        most = needs.max(axis=0)
-        if most.min() > ceiling:
-            ceiling = int(most.min())
-            if ceiling >= bound:
-                return None, work
-        alive = np.flatnonzero(most <= ceiling)
-        grown = np.where(items >= 0, problem.areas[items], 0)
-        done = beam.done[parents] + grown
-        lost = np.maximum(needs[:, alive] - problem.loads[:, None], 0)
-        slack = ceiling - problem.loads + ceiling // 50 + 1
-        score = (lost * (_UNIT // slack)[:, None]).sum(axis=0).astype(np.float64)
-        if style.minds_progress:
-            score = (score + 1.0) / (done[alive] + 1.0)
-        score *= 1.0 + _NOISE * random.random(len(alive))
-        chosen = alive[np.argsort(score, kind="stable")[: _CROWD * width]]
-        chosen = _distinct(problem, beam, parents, items, lows, chosen)[:width]
-        beam = _selected(problem, beam, parents, items, chosen, (floors, left, lows, done))
-    return beam.offsets[:, int(beam.waiting.argmin())], work
-
-
-def _choices(
-    problem: Sections, beam: Beam, style: Style, preference: Any, random: np.random.Generator
-) -> tuple[Ints, Ints, Ints]:
-    """Return what to try: packing, item (or -1: nobody takes the lowest floor), new height.
-
-    In each packing one section at the lowest floor is looked at.
-    """
-    lowest = beam.floors.min(axis=0)
-    is_low = beam.lows == lowest
-    if style.prefers_few_choices:
-        at_floor = (beam.floors == lowest).astype(np.int64)
-        counts = np.add.reduceat(at_floor[problem.members], problem.starts, axis=0)
-        rank = np.where(is_low, counts + preference / 2, np.inf)
-    else:
-        rank = np.where(is_low, preference - (beam.lows + beam.left), np.inf)
-    covered = problem.covers[rank.argmin(axis=0)] > 0  # [packing, item]
-    parents, items = np.nonzero(covered & (beam.floors == lowest).T)
-    hard = problem.areas[items] * (0.3 + random.random(len(items)))
-    order = np.lexsort((-hard, parents))
-    parents, items = parents[order], items[order]
-    position = np.arange(len(parents)) - np.searchsorted(parents, parents)
-    parents, items = parents[position < _CHILDREN], items[position < _CHILDREN]
-    everyone = np.arange(beam.floors.shape[1])
-    tops = (beam.floors + problem.sizes[:, None]).min(axis=0)
-    return (
-        np.concatenate([parents, everyone]),
-        np.concatenate([items, np.full(len(everyone), -1)]),
-        np.concatenate([lowest[parents] + problem.sizes[items], tops]),
-    )
-
-
-def _grown(
-    problem: Sections, beam: Beam, parents: Ints, items: Ints, heights: Ints
-) -> tuple[Ints, Ints, Ints]:
-    """Return floors, bytes left and lowest floors after each choice."""
-    raise NotImplementedError
+def _first_of_equals(
+    problem: Sections, beam: Beam, choices: _Choices, lows: Ints, chosen: Ints
+) -> Ints:
+    """Return the positions in `chosen` of choices that lead to a packing not met before it."""
+    items = choices.items[chosen]
+    known = beam.known[choices.parents[chosen]]
+    known ^= np.where(items >= 0, problem.keys[items], 0)
+    turns = np.arange(1, len(lows) + 1, dtype=np.int64) * 0x1E3779B97F4A7C15
+    with np.errstate(over="ignore"):
+        known ^= (lows[:, chosen] * turns[:, None]).sum(axis=0)
+    first: Ints = np.unique(known, return_index=True)[1]
+    first.sort()
+    return first

@@ -202,7 +202,8 @@ class NumpyExecutable:
             graph, {name: given[name] for name in given if name in needed}, values=state
         )
         self._state.update(updates)
-        return dict(results)
+        # Copies: some are the inputs, the state or constants themselves.
+        return {name: np.array(array) for name, array in results.items()}
 
     def _part(self, entry: str, outputs: Iterable[str] | None) -> Graph:
         """Return the graph of an entry cut down to some outputs."""
@@ -266,8 +267,7 @@ class NumpyExecutable:
             InputError: a name is missing or unknown (only if strict), or a value does not fit.
         """
         self._check_open()
-        if strict:
-            check_state_names(self.name, list(self._types), values)
+        check_state_names(self.name, list(self._types), values, strict)
         fresh = {
             name: to_array(f"{self.name}: {name!r}", kind, values[name]).copy()
             for name, kind in self._types.items()

@@ -55,14 +55,22 @@ def input_slot(artefact: Artefact, name: str, shape: Shape) -> Slot:
     return next((slot for slot in named if slot.type.shape == shape), named[0])
 
 
-def check_state_names(owner: str, known: Sequence[str], values: Mapping[str, object]) -> None:
-    """Refuse a state that lacks a name or has one too many.
+def check_state_names(
+    owner: str, known: Sequence[str], values: Mapping[str, object], strict: bool
+) -> None:
+    """Refuse a state that is no dict, or, if strict, lacks a name or has one too many.
 
     Raises:
         InputError: so it is.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{owner}: a state is a dict of arrays by name, got {type(values).__name__}"
+        )
+    if not strict:
+        return
     missing = [name for name in known if name not in values]
-    unknown = [name for name in values if name not in set(known)]
+    unknown = [str(name) for name in values if name not in set(known)]
     if not missing and not unknown:
         return
     parts = [f"missing: {', '.join(missing)}"] if missing else []

@@ -100,8 +100,7 @@ class Storage:
         Raises:
             InputError: a name is missing or unknown (only if strict), or a value does not fit.
         """
-        if strict:
-            check_state_names(self._name, [slot.name for slot in self._state], values)
+        check_state_names(self._name, [slot.name for slot in self._state], values, strict)
         self._write_all(self._words(values, self._state))
 
     def _words(

@@ -14,6 +14,7 @@ from asg.ops.bits import threefry2x32
 from asg.random import random_bits
 from asg.shaping import arange, tri
 from asg.tensor import Tensor, as_tensor
+from asg.types import DType
 
 Reduction = Literal["mean", "sum", "none"]
 MASKED = -1e30  # a score that no softmax sees; WGSL has no infinity that can be written
@@ -255,7 +256,7 @@ def _pick(x: Tensor, label: Tensor, axis: int) -> Tensor:
 def _reduce_labelled(
     loss: Tensor, label: Tensor, ignore_index: int | None, reduction: Reduction
 ) -> Tensor:
-    if ignore_index is None or not label.dtype.value.startswith("i"):
+    if ignore_index is None or (label.dtype is DType.U32 and ignore_index < 0):
         return _reduce(loss, reduction)
     counts = label != ignore_index
     kept = functions.where(counts, loss, 0.0)

@@ -29,7 +29,7 @@ class StoredTensor(Tensor):
     role = "state"
 
     def __init__(self, data: object) -> None:
-        array = np.asarray(data)
+        array = np.array(data)  # a copy: the caller may change his
         dtype = "f32" if array.dtype.kind == "f" else as_dtype(array.dtype)
         self._data = convert_array(array, as_dtype(dtype))
         self._node: ReferenceType[Node] | None = None
@@ -59,7 +59,7 @@ class StoredTensor(Tensor):
 
     @data.setter
     def data(self, data: object) -> None:
-        array = np.asarray(data)
+        array = np.array(data)
         if array.shape != self._data.shape:
             raise ShapeError(
                 f"{self.label} is {self.type} and can't hold an array of shape {array.shape}"

@@ -33,11 +33,23 @@ equal = Op(
 not_equal = Op(
     name="not_equal",
     doc="Whether two elements differ; always where one is NaN.",
-    kind=Elementwise("{0} != {1}", commutative=True),
+    # Drivers compare floats by `!=` as if none were NaN: false where one is.
+    kind=Elementwise(
+        {
+            DType.F32: "!({0} == {1})",
+            DType.I32: "{0} != {1}",
+            DType.U32: "{0} != {1}",
+            DType.BOOL: "{0} != {1}",
+        },
+        commutative=True,
+    ),
     shape=pointwise(2, ANY, DType.BOOL),
     numpy=np.not_equal,
     grad=_FLAT,
-    examples=[Example([[1.0, 2.0], [1.0, 3.0]], [False, True])],
+    examples=[
+        Example([[1.0, 2.0], [1.0, 3.0]], [False, True]),
+        Example([[float("nan")] * 2, [float("nan"), 3.0]], [True, True]),
+    ],
     samples=[Sample(["u32[9]", "u32[9]"], low=0), Sample(["bool[5]", "bool[5]"])],
     errors=[BadSample(["i32[2]", "u32[2]"], match="not_equal: i32 and u32 do not mix")],
     broadcasts=True,

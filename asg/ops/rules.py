@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from asg.errors import DTypeError, ShapeError
 from asg.graph import Attrs
 from asg.op import ShapeRule
@@ -86,11 +88,11 @@ def check_axis(axis: object, shape: Shape) -> int:
         ShapeError: there is no such axis.
     """
     rank = len(shape)
-    if not isinstance(axis, int) or isinstance(axis, bool):
+    if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool):
         raise ShapeError(f"an axis is an integer, got {axis!r}")
     if not -rank <= axis < rank:
         raise ShapeError(f"axis {axis} is out of range for {list(shape)}, which has {rank} axes")
-    return axis % rank
+    return int(axis) % rank
 
 
 def check_axes(axes: Sequence[int], shape: Shape) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from asg.types import DType, TensorType, as_dtype, spec
 
 def _input_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     expect(types, 0)
+    if not isinstance(attrs["name"], str) or not attrs["name"]:
+        raise GraphError(f"an input's name is a text, got {attrs['name']!r}")
     if attrs["role"] not in ROLES:
         raise GraphError(f"an input's role is one of {', '.join(ROLES)}, got {attrs['role']!r}")
     result: TensorType = attrs["type"]
@@ -85,7 +87,7 @@ def constant(value: Any, dtype: object = None) -> Tensor:
     """
     if isinstance(value, Tensor):
         raise DTypeError(f"constant: {value!r} is symbolic already")
-    array = np.asarray(value)
+    array = np.array(value)  # a copy: the caller may change his
     target = as_dtype(dtype) if dtype is not None else _default_dtype(array)
     result: Tensor = constant_(value=Literal(convert_array(array, target)))
     return result

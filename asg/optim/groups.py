@@ -43,7 +43,7 @@ def resolve(
         GraphError: a parameter is in no group or in two, or a name or an option is unknown.
     """
     if groups is None:
-        return [Group(tuple(params), defaults)] if params else []
+        return [Group(tuple(params), _hashable(defaults))] if params else []
     found: list[Group] = []
     owner: dict[str, int] = {}
     for position, group in enumerate(groups):
@@ -59,7 +59,7 @@ def resolve(
                 raise GraphError(f"parameter {name!r} is in group {owner[name]} and {position}")
             owner[name] = position
         if names:
-            found.append(Group(tuple(names), {**defaults, **options}))
+            found.append(Group(tuple(names), _hashable({**defaults, **options})))
     left = [name for name in params if name not in owner]
     if left:
         raise GraphError(
@@ -69,14 +69,24 @@ def resolve(
     return found
 
 
+def _hashable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with tuples for lists, so that they can be compared."""
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+    }
+
+
 def _select(selector: Any, params: Mapping[str, Tensor], named: Named, position: int) -> list[str]:
     """Return names in the order of `params`."""
     if callable(selector):
         return [name for name, tensor in params.items() if selector(name, tensor)]
     items: Iterable[Any] = [selector] if isinstance(selector, str) else selector
     wanted: set[str] = set()
+    known = set(named.values())
     for item in items:
         name = item if isinstance(item, str) else named.get(id(item), "")
+        if name not in params and name in known:
+            continue  # frozen, or no part of the loss
         if name not in params:
             label = repr(name or item)
             raise GraphError(
