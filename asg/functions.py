@@ -349,7 +349,7 @@ def log_softmax(x: Any, axis: Axis = -1) -> Tensor:
 def _along(op: Op, x: Any, axis: int | np.integer[Any]) -> Tensor:
     """Apply an op that works along one axis, counted from either end."""
     operand = as_tensor(x)
-    result: Tensor = op(operand, axis=normal_axis(op, operand, axis))
+    result: Tensor = op(operand, axis=normal_axis(op, operand, int(axis)))
     return result
 
 
