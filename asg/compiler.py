@@ -54,13 +54,11 @@ def compile(
         passes: the pipeline to run before fusion; `asg.compiler.PIPELINE` unless told.
 
     Raises:
-        GraphError: entries disagree about a parameter, a parameter has no value, or `dims` names
-            what is not symbolic.
+        GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
         UnsupportedError: nodes that can't be compiled, all of them, each with its reason.
         DeviceError: no adapter, or it refuses what is needed.
     """
     entries = as_entries(graph)
-    _check_values(entries)
     if dims:
         raise GraphError(f"dims names {', '.join(dims)}, but no dimension of the graph is symbolic")
     if target == "numpy":
@@ -117,18 +115,6 @@ def _check_agreement(name: str, first: tuple[str, Graph], second: tuple[str, Gra
         raise GraphError(
             f"{where}: it starts with different values; fix: trace both from one model"
         )
-
-
-def _check_values(entries: Mapping[str, Graph]) -> None:
-    """Refuse parameters without values: zeros in their place would pass for an answer."""
-    known = {name for graph in entries.values() for name in graph.values}
-    for key, graph in entries.items():
-        missing = [name for name in graph.input_names("parameter") if name not in known]
-        if missing:
-            raise GraphError(
-                f"{key}: parameters without values: {', '.join(missing)}; "
-                "fix: give them with graph.with_values({...})"
-            )
 
 
 def check_supported(entries: Mapping[str, Graph]) -> None:
