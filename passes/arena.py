@@ -85,6 +85,8 @@ def _regions(found: DraftEntry) -> list[Region]:
             area = homes.settle(leaf.access.area)
             item = Item(leaf.access.name, area.nbytes, start + leaf.start, start + leaf.last + 1)
             parts.setdefault(area.root, []).append((area.offset, item))
+    for root in _gaps_alone(found):
+        parts.setdefault(root, [])
     regions = []
     for root, members in parts.items():
         name = f"{found.name}/{_root_name(found, root)}"
@@ -99,6 +101,15 @@ def _regions(found: DraftEntry) -> list[Region]:
     return regions
 
 
+def _gaps_alone(found: DraftEntry) -> list[Root]:
+    """Return the joins of which only gaps are read: no step writes them, but they are zero."""
+    draft = found.homes.draft
+    read = [each.area for step in found.steps for each in step.reads]
+    read += [draft.areas[value] for value in draft.plan.graph.outputs.values()]
+    joins = [area for area in read if found.homes.is_join(area.root)]
+    return [area.root for area in joins if found.homes.place(area) is None]
+
+
 def _root_name(found: DraftEntry, root: Root) -> str:
     return root if isinstance(root, str) else found.homes.draft.plan.graph.names[root]
 
@@ -106,7 +117,7 @@ def _root_name(found: DraftEntry, root: Root) -> str:
 def _root_size(root: Root, members: Sequence[tuple[int, Item]]) -> int:
     if isinstance(root, Value):
         return root.type.nbytes
-    return max(offset + item.size for offset, item in members)
+    return max((offset + item.size for offset, item in members), default=0)
 
 
 Places = dict[tuple[str, Root], Location]

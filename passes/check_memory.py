@@ -76,7 +76,9 @@ class _Bytes:
     end: int
 
     def overlaps(self, other: _Bytes) -> bool:
-        return self.buffer == other.buffer and self.start < other.end and other.start < self.end
+        if self.buffer != other.buffer:
+            return False
+        return max(self.start, other.start) < min(self.end, other.end)
 
 
 class _Memory:

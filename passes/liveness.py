@@ -34,7 +34,7 @@ class Area:
         """Tell whether the two have a byte in common."""
         if self.root != other.root:
             return False
-        return self.offset < other.end and other.offset < self.end
+        return max(self.offset, other.offset) < min(self.end, other.end)
 
     def within(self, base: Location) -> Location:
         """Return the place of the area where that of its root is known."""

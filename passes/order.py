@@ -17,7 +17,7 @@ from asg.passes.kernels import FusionPlan
 from asg.passes.liveness import Area, Draft, Leaf, Lives, draft
 from asg.passes.storage import align
 
-_MOVE_WORK = 3_000_000  # visits of operands that improving an order may cost
+_MOVE_WORK = 2_000_000  # visits of operands that improving an order may cost
 
 
 @dataclass(frozen=True)

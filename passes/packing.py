@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,9 @@ from asg.passes.packing_search import STYLES, Goal, Sections, beginning, search
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 _WIDTH = 16  # partial packings that a beam keeps
+_SMALL = 30  # items; of so few, all packings may be looked at
+_ALL = 2000  # partial packings that are still all of them
+_SHARE = 0.25  # of the budget, for that
 _NARROWEST = 8  # the same in the first beams
 _WHOLE = 2  # turns of beams over everything, before those over an upper part
 _PARTS = 3  # one turn in so many is over everything again
@@ -173,6 +176,15 @@ class _Watch:
     work: int = 0
     start: float = field(default_factory=time.perf_counter)
 
+    def limit(self, share: float = 1.0) -> Callable[[int], bool]:
+        """Return what tells when a `share` of the rest is used up, from the work done since."""
+        most = (self.budget.work - self.work) * share
+        end: float | None = None
+        if self.budget.seconds is not None:
+            now = time.perf_counter()
+            end = now + (self.start + self.budget.seconds - now) * share
+        return lambda work: work > most or (end is not None and time.perf_counter() > end)
+
     @property
     def is_over(self) -> bool:
         seconds = self.budget.seconds
@@ -202,6 +214,10 @@ def _search(blocks: Sequence[Block], bases: list[int], enough: int, watch: _Watc
     problem = Sections.of([block[0].size for block in blocks], [_life(block) for block in blocks])
     best = np.array(bases, np.int64)
     draw = random.Random(0)
+    if len(blocks) <= _SMALL:
+        best, is_lowest = _exhaust(problem, best, enough, watch)
+        if is_lowest:
+            return [int(base) for base in best]
     for trial in itertools.count():
         lowest = height(blocks, best.tolist())
         if lowest <= enough or watch.is_over:
@@ -212,13 +228,31 @@ def _search(blocks: Sequence[Block], bases: list[int], enough: int, watch: _Watc
         kept = [] if is_whole else _lower_part(problem, best, lowest, draw)
         ceiling = enough + int((lowest - enough) * _CEILINGS[turn % len(_CEILINGS)])
         # A part may end as high as the best: another packing to go on from.
-        goal = Goal(min(ceiling, lowest - 1), lowest + (0 if is_whole else 1))
+        bound = lowest if is_whole else lowest + 1
+        goal = Goal(min(ceiling, lowest - 1), bound, watch.limit())
         width = min(_NARROWEST << turn, _WIDTH) if is_whole else _WIDTH
-        found, work = search(problem, beginning(problem, kept), goal, width, style, trial)
-        watch.work += work
-        if found is not None:
-            best = found
+        outcome = search(problem, beginning(problem, kept), goal, width, style, trial)
+        watch.work += outcome.work
+        if outcome.offsets is not None:
+            best = outcome.offsets
     raise AssertionError  # the loop has no other end
+
+
+def _exhaust(
+    problem: Sections, best: IntArray, enough: int, watch: _Watch
+) -> tuple[IntArray, bool]:
+    """Improve a packing of few items by looking at all others, and tell whether that was done."""
+    while not watch.is_over:
+        lowest = int((best + problem.sizes).max())
+        if lowest <= enough:
+            return best, True
+        goal = Goal(lowest - 1, lowest, watch.limit(_SHARE))
+        outcome = search(problem, beginning(problem), goal, _ALL, STYLES[0], 0)
+        watch.work += outcome.work
+        if outcome.offsets is None:
+            return best, outcome.is_complete
+        best = outcome.offsets
+    return best, False
 
 
 def _lower_part(

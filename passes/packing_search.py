@@ -15,7 +15,7 @@ All scores come from integers, so that every machine finds the same packing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ Ints = np.ndarray[Any, np.dtype[Any]]
 
 _NARROW = 1 << 29  # sums of sizes below this are counted in 32 bits, which is twice as fast
 _WEIGHT = 1 << 20  # of a lost byte where there is one to lose
-_CHILDREN = 8  # items tried on one section of one packing
+_CHILDREN = 8  # items tried on one section of one packing, where there are many packings
 _CROWD = 3  # candidates looked at for each that is kept, before equals are dropped
 _NOISE = 0.1
 
@@ -154,18 +154,15 @@ def beginning(problem: Sections, placed: Sequence[tuple[int, int]] = ()) -> Beam
 
 def search(
     problem: Sections, beam: Beam, goal: Goal, width: int, style: Style, seed: int
-) -> tuple[Ints | None, int]:
-    """Return offsets of a packing lower than the goal's bound, if one is found, and the work.
-
-    Work counts the numbers computed: for every packing tried, one for each item and for each
-    member of a section.
-    """
+) -> Outcome:
+    """Look for a packing lower than the goal's bound, with at most `width` partial ones."""
     random = np.random.default_rng(seed)
     preference = random.random(len(problem.loads))[:, None] / 2
     ceiling = goal.ceiling
-    work = 0
+    work, is_complete = 0, True
     while beam.waiting.min() > 0:
         choices = _choices(problem, beam, style, preference, random)
+        is_complete &= choices.is_complete
         floors, lows, left = _results(problem, beam, choices)
         work += floors.shape[1] * (len(problem.sizes) + len(problem.members))
         needs = np.where(left > 0, lows + left, 0)
@@ -173,7 +170,9 @@ def search(
         if most.min() > ceiling:
             ceiling = int(most.min())
             if ceiling >= goal.bound:
-                return None, work
+                return Outcome(None, work, is_complete)
+        if goal.is_enough(work):
+            return Outcome(None, work, is_complete=False)
         alive = np.flatnonzero(most <= ceiling)
         placed = choices.items[alive]
         done = beam.done[choices.parents[alive]]
@@ -186,7 +185,9 @@ def search(
         score *= 1.0 + _NOISE * random.random(len(alive))
         order = np.argsort(score, kind="stable")[: _CROWD * width]
         best = alive[order]
-        first = _first_of_equals(problem, beam, choices, lows, best)[:width]
+        first = _first_of_equals(problem, beam, choices, floors, best)
+        is_complete &= len(order) == len(alive) and len(first) <= width
+        first = first[:width]
         best, order = best[first], order[first]
         parents, items = choices.parents[best], choices.items[best]
         new = np.flatnonzero(items >= 0)
@@ -198,15 +199,33 @@ def search(
         beam = Beam(
             floors[:, best], lows[:, best], left[:, best], offsets, known, done[order], waiting
         )
-    return beam.offsets[:, int(beam.waiting.argmin())].astype(np.int64), work
+    found = beam.offsets[:, int(beam.waiting.argmin())].astype(np.int64)
+    return Outcome(found, work, is_complete)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    `work` counts numbers computed: for every packing tried, one for each item and for each member
+    of a section. If nothing was left out (`is_complete`) and nothing was found, there is nothing.
+    """
+
+    offsets: Ints | None
+    work: int
+    is_complete: bool
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Where a search begins to cut (`ceiling`), and what it must stay below (`bound`)."""
+    """Where a search begins to cut (`ceiling`), and what it must stay below (`bound`).
+
+    `is_enough(work)` tells when to give up.
+    """
 
     ceiling: int
     bound: int
+    is_enough: Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -221,6 +240,7 @@ class _Choices:
     offsets: Ints
     tops: Ints
     pivots: Ints
+    is_complete: bool
 
 
 def _choices(
@@ -249,6 +269,7 @@ def _choices(
         np.concatenate([lowest[parents], lowest]),
         np.concatenate([lowest[parents] + problem.sizes[items], next_tops]),
         pivots[np.concatenate([parents, everyone])],
+        bool(is_tried.all()),
     )
 
 
@@ -275,15 +296,14 @@ def _lows(problem: Sections, floors: Ints) -> Ints:
 
 
 def _first_of_equals(
-    problem: Sections, beam: Beam, choices: _Choices, lows: Ints, chosen: Ints
+    problem: Sections, beam: Beam, choices: _Choices, floors: Ints, chosen: Ints
 ) -> Ints:
     """Return the positions in `chosen` of choices that lead to a packing not met before it."""
     items = choices.items[chosen]
     known = beam.known[choices.parents[chosen]]
     known ^= np.where(items >= 0, problem.keys[items], 0)
-    turns = np.arange(1, len(lows) + 1, dtype=np.int64) * 0x1E3779B97F4A7C15
     with np.errstate(over="ignore"):
-        known ^= (lows[:, chosen] * turns[:, None]).sum(axis=0)
+        known ^= (floors[:, chosen] * problem.keys[:, None]).sum(axis=0)
     first: Ints = np.unique(known, return_index=True)[1]
     first.sort()
     return first

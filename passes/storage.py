@@ -46,7 +46,7 @@ class Location:
         """Tell whether the two have a byte in common."""
         if self.buffer != other.buffer:
             return False
-        return self.offset < other.end and other.offset < self.end
+        return max(self.offset, other.offset) < min(self.end, other.end)
 
     @property
     def range(self) -> Range:

@@ -156,6 +156,39 @@ def test_problems_that_fill_a_strip_exactly() -> None:
     assert sum(ratio == 1.0 for ratio in ratios) >= 3
 
 
+def least(problem: list[Lifetime]) -> int:
+    """The best peak, by trying everything: who comes next, each at the lowest place it can have."""
+    best = sum(size for _, _, size in problem)
+    floors = [0] * len(problem)
+    pending = [(floors, list(range(len(problem))), 0)]
+    while pending:
+        floors, waiting, top = pending.pop()
+        if not waiting:
+            best = min(best, top)
+        for item in waiting:
+            start, end, size = problem[item]
+            high = floors[item] + size
+            raised = [
+                max(floor, floors[item], high if begin < end and start < stop else 0)
+                for floor, (begin, stop, _) in zip(floors, problem, strict=True)
+            ]
+            if max(top, high) < best:
+                rest = [other for other in waiting if other != item]
+                pending.append((raised, rest, max(top, high)))
+    return best
+
+
+@given(
+    problem=st.lists(
+        st.tuples(st.integers(0, 8), st.integers(1, 5), st.integers(1, 30)), max_size=6
+    )
+)
+def test_few_values_are_packed_as_well_as_can_be(problem: list[Lifetime]) -> None:
+    problem = [(start, start + length, size) for start, length, size in problem]
+    items = [Item(f"v{i}", size, start, end) for i, (start, end, size) in enumerate(problem)]
+    assert PlanMemory(alignment=1)(items).size == least(problem)
+
+
 def test_a_capacity_that_is_met_ends_the_search() -> None:
     problem = allocator_history(200, 1)
     offsets = pack(problem, capacity=3 * 4096, time_limit=60.0)

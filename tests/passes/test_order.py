@@ -110,7 +110,8 @@ def test_any_order_becomes_a_right_one_with_no_higher_peak(made: RandomGraph, se
     ordered = OrderKernels()(plan)
     assert sorted(names(ordered)) == sorted(names(plan))
     assert find_faults(AssignStorage()({"a": ordered})) == []
-    assert OrderKernels()(ordered) == OrderKernels()(OrderKernels()(ordered))
+    if not plan.graph.updates:  # what a state becomes may have to wait
+        assert arena(ordered) <= arena(plan)
 
 
 def test_a_state_is_written_after_its_readers() -> None:
