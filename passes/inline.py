@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from asg.graph import Graph, Node, Value
 from asg.index import flatten, unflatten, variable
 from asg.op import (
-    ArgReduction,
     Contraction,
     Elementwise,
     Gather,
     Join,
-    Reduction,
     Scatter,
     Source,
     View,
@@ -254,6 +252,3 @@ def _contraction_operands(graph: Graph) -> set[Node]:
         if isinstance(node.op.kind, View):
             pending.append(node.inputs[0].node)
     return found
-
-
-REDUCTIONS = (Reduction, ArgReduction)

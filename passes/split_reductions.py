@@ -10,11 +10,9 @@ import math
 from dataclasses import dataclass
 
 from asg.graph import Graph, Node, Value, rewrite
-from asg.op import Combine, Reduction
+from asg.op import Reduction
 from asg.ops.movement import reshape
 from asg.tensor import Tensor
-
-_SPLITTABLE = (Combine.SUM, Combine.PROD, Combine.MAX, Combine.MIN, Combine.ANY, Combine.ALL)
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class SplitReductions:
 
     def _split(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         kind = node.op.kind
-        if not isinstance(kind, Reduction) or kind.combine not in _SPLITTABLE:
+        if not isinstance(kind, Reduction):
             return None
         shape = node.inputs[0].type.shape
         axes = tuple(sorted(node.attrs["axes"]))
