@@ -219,6 +219,7 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
 
     None where the views do more than take a contiguous range (they permute, repeat or skip).
     """
+    is_empty = value.type.size == 0
     position = variable("i", max(value.type.size, 1))
     flat = position
     while isinstance(kind := value.node.op.kind, View):
@@ -231,6 +232,8 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
                 return None
         flat = flatten(access.coordinates, source.type.shape)
         value = source
+    if is_empty:  # at the start, so that it lies inside whatever is under it
+        return value, 0
     offset = flat - position
     return (value, offset.const) if offset.is_const else None
 

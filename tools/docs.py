@@ -209,15 +209,18 @@ def command_page() -> str:
     return "\n".join(parts)
 
 
-def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
-    """Yield each command's name and help, the outer ones first."""
-    context = click.Context(command, info_name=name, max_content_width=90, terminal_width=90)
-    yield name, command.get_help(context)
+def help_texts(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield each command's name and help, the outer ones first, with the settings that apply."""
+    settings = {"max_content_width": 90, "terminal_width": 90, **command.context_settings}
+    context = click.Context(command, parent, info_name=name, **settings)
+    yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
             found = command.get_command(context, inner)
             if found is not None:
-                yield from help_texts(found, f"{name} {inner}")
+                yield from help_texts(found, inner, context)
 
 
 PAGES: dict[str, Callable[[], str]] = {"ops.md": ops_page, "commands.md": command_page}

@@ -98,6 +98,15 @@ def test_any_graph_finds_its_values_where_they_should_be(
     assert_plays(found, "a", made.graph, made.inputs)
 
 
+def test_an_empty_part_of_an_empty_value_lies_inside_it() -> None:
+    def last_rows(x: Tensor) -> dict[str, Tensor]:
+        wide = x.broadcast_to((1, 0, 4, 8, 3))
+        return {"wide": wide, "part": wide[:, :, 3:, :1, :1]}
+
+    found = plan(a=asg.trace(last_rows, asg.spec((0, 4, 8, 3))))
+    assert {place.offset for place in found.entries["a"].locations.values()} == {0}
+
+
 @given(made=graphs(steps=25), draw=st.randoms(use_true_random=False))
 def test_entries_share_state_and_do_not_disturb_each_other(
     made: RandomGraph, draw: Callable[..., object]
