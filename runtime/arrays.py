@@ -72,8 +72,8 @@ def check_finite(entry: str, results: Mapping[str, np.ndarray]) -> None:
         raise NonFiniteError(
             f"{entry}: output {name!r} is not finite: {array[first]} at {list(first)}, "
             f"{int(wrong.sum())} of {array.size} elements\n"
-            "  parameters and state were updated by this run; go back to a checkpoint with\n"
-            "  load_state_dict(), and find the step where it began with `asg bisect`"
+            "  fix: look for NaN in inputs and parameters; `asg verify` tells whether a kernel is\n"
+            "  wrong. What this run updated stays so: load_state_dict() goes back to a checkpoint"
         )
 
 

@@ -19,7 +19,7 @@ from asg.runtime.device_array import DeviceArray
 from asg.runtime.devices import shared_device
 from asg.runtime.entry_point import EntryPoint, Results
 from asg.runtime.executor import Executor
-from asg.runtime.inputs import check_names, check_state_names, slot_types
+from asg.runtime.inputs import check_names, check_state_names, require_values, slot_types
 from asg.runtime.interpreter import run_with_updates
 from asg.runtime.profile import Timing
 from asg.runtime.wgpu_device import Device
@@ -156,6 +156,7 @@ class NumpyExecutable:
         self._is_closed = False
         self._types: dict[str, TensorType] = {}
         self._state: dict[str, np.ndarray] = {}
+        self._unset: set[str] = set()
         self._parts: dict[tuple[str, tuple[str, ...]], Graph] = {}
         for graph in self.graphs.values():
             self._add_state(graph)
@@ -178,8 +179,11 @@ class NumpyExecutable:
             start = graph.values.get(name)
             if start is not None:
                 self._state[name] = to_array(f"{self.name}: {name!r}", kind, start).copy()
+                self._unset.discard(name)
             elif name not in self._state:
                 self._state[name] = np.zeros(kind.shape, kind.dtype.numpy)
+                if graph.input(name).attrs["role"] == "parameter" and kind.size:
+                    self._unset.add(name)
 
     def _run(
         self,
@@ -197,20 +201,20 @@ class NumpyExecutable:
             name: to_array(f"{entry}: input {name!r}", types[name], value)
             for name, value in inputs.items()
         }
+        self._require(graph.input_names("parameter"))
         state = {name: self._state[name] for name in graph.input_names("parameter", "state")}
         results, updates = run_with_updates(
             graph, {name: given[name] for name in given if name in needed}, values=state
         )
         self._state.update(updates)
+        self._unset.difference_update(updates)
         # Copies: some are the inputs, the state or constants themselves.
         return {name: np.array(array) for name, array in results.items()}
 
     def _part(self, entry: str, outputs: Iterable[str] | None) -> Graph:
-        """Return the graph of an entry cut down to some outputs."""
+        """Return the graph of an entry cut down to some outputs, with the inputs that they read."""
         graph = self.graphs[entry]
-        if outputs is None:
-            return graph
-        names = tuple(outputs)
+        names = tuple(graph.outputs if outputs is None else outputs)
         for name in names:
             if name not in graph.outputs:
                 raise InputError(
@@ -258,6 +262,7 @@ class NumpyExecutable:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copy parameters and state, by the names that the model gives them."""
         self._check_open()
+        self._require(self._state)
         return {name: array.copy() for name, array in self._state.items()}
 
     def load_state_dict(self, values: Mapping[str, object], strict: bool = True) -> None:
@@ -274,6 +279,7 @@ class NumpyExecutable:
             if name in values
         }
         self._state.update(fresh)
+        self._unset.difference_update(fresh)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Refuse: there are no kernels to save.
@@ -289,6 +295,9 @@ class NumpyExecutable:
         """Forget parameters and state."""
         self._is_closed = True
         self._state = {}
+
+    def _require(self, names: Iterable[str]) -> None:
+        require_values(self.name, [name for name in names if name in self._unset])
 
     def _check_open(self) -> None:
         if self._is_closed:

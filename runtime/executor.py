@@ -204,6 +204,7 @@ class Executor:
         before, replaced = self._take_inputs(program, inputs)
         chunks = self._recording(program, replaced).chunks
         self.generation += 1
+        self._storage.mark_written(program.entry.updates)
         for chunk in chunks[:-1]:
             self.device.submit([*before, *chunk])
             before = []
@@ -236,6 +237,7 @@ class Executor:
     ) -> tuple[list[Command], dict[int, Buffer]]:
         """Check and upload inputs; return copies to run first, and buffers that stand in."""
         entry = program.entry
+        self._storage.require(program.parameters)
         check_names(entry.name, slot_types(entry.inputs), program.inputs, inputs)
         self._end_loans()
         before: list[Command] = []

@@ -81,6 +81,22 @@ def check_state_names(
     )
 
 
+def require_values(owner: str, missing: Sequence[str]) -> None:
+    """Refuse to go on without the values of some parameters.
+
+    Raises:
+        InputError: there are any.
+    """
+    if not missing:
+        return
+    shown = ", ".join(missing[:_SHOWN])
+    more = f", and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    raise InputError(
+        f"{owner}: parameters without a value: {shown}{more}\n"
+        "  fix: load_state_dict(), or compile the graph with values"
+    )
+
+
 def _listed(types: Mapping[str, TensorType]) -> str:
     shown = [f"{name}: {kind}" for name, kind in types.items()][:_SHOWN]
     more = f", and {len(types) - _SHOWN} more" if len(types) > _SHOWN else ""

@@ -22,6 +22,7 @@ class Program:
     steps: tuple[int, ...]
     inputs: frozenset[str]
     outputs: tuple[Slot, ...]
+    parameters: tuple[str, ...]  # that it reads
 
 
 class Bytes:
@@ -89,6 +90,11 @@ def plan_program(artefact: Artefact, entry: Entry, outputs: Iterable[str] | None
         steps=tuple(steps),
         inputs=frozenset(slot.name for slot in entry.inputs if matters.touches(slot)),
         outputs=tuple(known[name] for name in names),
+        parameters=tuple(
+            name
+            for name, slot in persistent.items()
+            if artefact.roles.get(name) == "parameter" and matters.touches(slot)
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from asg.artefact import Artefact, Dispatch, Slot
 from asg.errors import InputError
 from asg.runtime.arrays import to_words
 from asg.runtime.commands import Buffer
-from asg.runtime.inputs import check_state_names
+from asg.runtime.inputs import check_state_names, require_values
 from asg.runtime.readback import Readback
 from asg.runtime.wgpu_device import Device
 
@@ -32,6 +32,7 @@ class Storage:
         self._state = [
             slot for slot in artefact.persistent if artefact.roles.get(slot.name) != "constant"
         ]
+        self._unset = share._unset if share is not None else set()
         self._layout = _layout(artefact)
         self.buffers: list[Buffer] = []
         shared: set[int] = set()
@@ -46,6 +47,11 @@ class Storage:
                     shared.add(position)
                 self.buffers.append(found)
             own = [slot for slot in artefact.persistent if slot.buffer not in shared]
+            self._unset |= {
+                slot.name
+                for slot in own
+                if artefact.roles.get(slot.name) == "parameter" and slot.type.nbytes
+            }
             self._write_all(self._words(artefact.values, own))
         except BaseException:
             self.close()
@@ -64,6 +70,7 @@ class Storage:
 
     def write(self, slot: Slot, words: np.ndarray) -> None:
         """Write converted words to where a slot is."""
+        self._unset.discard(slot.name)
         self._device.write(self.buffers[slot.buffer], slot.offset, words)
 
     def readback(self, slots: Sequence[Slot]) -> Readback:
@@ -89,8 +96,21 @@ class Storage:
             raise InputError(f"{self._name} has no parameter or state {name!r}; {self._known()}")
         return self._slots[name]
 
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse to use parameters that were never given a value.
+
+        Raises:
+            InputError: some of these were not.
+        """
+        require_values(self._name, [name for name in names if name in self._unset])
+
+    def mark_written(self, names: Iterable[str]) -> None:
+        """Note that a run has given these parameters a value."""
+        self._unset.difference_update(names)
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Read all parameters and state."""
+        self.require(slot.name for slot in self._state)
         arrays = self.read(self._state)
         return {slot.name: array for slot, array in zip(self._state, arrays, strict=True)}
 
@@ -115,6 +135,7 @@ class Storage:
     def _write_all(self, words: Sequence[tuple[Slot, np.ndarray]]) -> None:
         pending = 0
         for slot, array in words:
+            self._unset.discard(slot.name)
             flat = array.reshape(-1)
             for first in range(0, flat.size, _UPLOAD_BATCH // 4):
                 part = flat[first : first + _UPLOAD_BATCH // 4]

@@ -16,6 +16,28 @@ from asg.shaping import arange, tri
 from asg.tensor import Tensor, as_tensor
 from asg.types import DType
 
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "causal_mask",
+    "cross_entropy",
+    "dropout",
+    "dropout_mask",
+    "embedding",
+    "gelu",
+    "l1_loss",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "relu",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+]
+
 Reduction = Literal["mean", "sum", "none"]
 MASKED = -1e30  # a score that no softmax sees; WGSL has no infinity that can be written
 

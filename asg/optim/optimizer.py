@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,12 @@ class Optimizer:
         """Refuse options out of range; those of one group, or the defaults.
 
         Raises:
+            TypeError: the rate is neither a number nor a schedule.
             ValueError: one of them makes no sense.
         """
         rate = options.get("lr", 0.0)
+        if not isinstance(rate, (Schedule, Real)):
+            raise TypeError(f"lr is a number or a schedule, got {type(rate).__name__} {rate!r}")
         if not isinstance(rate, Schedule) and rate < 0:
             raise ValueError(f"lr must not be negative, got {rate}")
         if options.get("weight_decay", 0.0) < 0:

@@ -162,3 +162,17 @@ def test_numpy_is_not_saved(numpy_model: NumpyExecutable, tmp_path: Path) -> Non
         f"{tmp_path / 'model.asg'}: predict has no kernels to save\n"
         '  fix: compile it with target="wgpu"'
     )
+
+
+@pytest.mark.parametrize("target", ["numpy", pytest.param("wgpu", marks=pytest.mark.device)])
+def test_parameters_without_values_are_asked_for(target: str) -> None:
+    def scaled(x: asg.Tensor) -> dict[str, asg.Tensor]:
+        w = asg.input("w", (2,), role="parameter")
+        return {"y": x * w}
+
+    with asg.compile(asg.trace(scaled, asg.spec((2,))), target=target) as exe:
+        for refused in (lambda: exe({"x": [1, 2]}), exe.state_dict):
+            with pytest.raises(InputError, match="parameters without a value: w"):
+                refused()
+        exe.load_state_dict({"w": [3, 4]})
+        assert exe({"x": [1, 2]})["y"].tolist() == [3, 8]
