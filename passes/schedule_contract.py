@@ -74,6 +74,7 @@ _TALL_FLOPS = 1 << 28
 # loads of vec4, the trip itself. Measured with benchmarks/driver_limits.py.
 _SUM_COST, _LOAD_COST, _TRIP_COST = 4, 3, 12
 _CPU_WORKERS = 8  # tiles below this number leave cores idle
+_CANDIDATES = 8  # so many schedules at most are worth trying
 
 # Staged: workgroups below this number leave cores of a big device idle.
 _GPU_WORKGROUPS = 256
@@ -82,67 +83,93 @@ _GPU_WORKGROUPS = 256
 def choose(
     problem: ContractProblem, family: str, subgroup_size: int
 ) -> tuple[ContractSchedule, ...]:
-    """Return schedules for a device family (`cpu`, `gpu`), best first; the last is portable."""
+    """Return a kernel's variants for a device family, best first; the last is portable."""
+    best, *others = candidates(problem, family, subgroup_size)
+    if best.family != "shuffle":
+        return (best,)
+    return best, next(each for each in others if each.family != "shuffle")
+
+
+def candidates(
+    problem: ContractProblem, family: str, subgroup_size: int
+) -> tuple[ContractSchedule, ...]:
+    """Return the schedules worth trying on a device of `family` (`cpu`, `gpu`), best first.
+
+    The first is what is used where nobody tries. At least one needs no subgroups.
+    """
     if family == "gpu":
-        return (_staged(problem),)
-    register = _register(problem)
-    if subgroup_size == _SUBGROUP:
-        return _shuffle(problem), register
-    return (register,)
+        return _staged(problem)
+    if subgroup_size != _SUBGROUP:
+        return _register(problem)
+    shuffled, registers = _shuffle(problem), _register(problem)
+    return (*shuffled[: _CANDIDATES - 2], *registers[:2])
 
 
-def _shuffle(problem: ContractProblem) -> ContractSchedule:
-    """Return the tile with the least estimated time, of the height that compiles fast enough."""
+def _shuffle(problem: ContractProblem) -> list[ContractSchedule]:
+    """Return tiles by estimated time; those that take too long to compile come last."""
     flops = 2 * problem.batch * problem.rows * problem.columns * problem.inner
     tallest = _TALL_ROWS if flops >= _TALL_FLOPS else _ROWS
-    best: tuple[int, ContractSchedule] | None = None
+    found: list[tuple[bool, int, ContractSchedule]] = []
     for is_transposed in (False, True):
         turned = problem.transposed if is_transposed else problem
-        heights = [rows for rows in (32, 24, 16, 8, 4, 2, 1) if rows <= tallest]
-        for rows in dict.fromkeys(min(rows, max(turned.rows, 1)) for rows in heights):
+        heights = (min(rows, max(turned.rows, 1)) for rows in (32, 24, 16, 8, 4, 2, 1))
+        for rows in dict.fromkeys(heights):
             trip = _SUM_COST * rows + _LOAD_COST * (-(-rows // _SUBGROUP) + _QUAD) + _TRIP_COST
             tiles = turned.batch * -(-turned.rows // rows)
             tiles *= -(-turned.columns // (_SUBGROUP * _SHUFFLE_COLUMNS))
             cost = max(tiles, _CPU_WORKERS) * trip
-            if best is None or cost < best[0]:
-                schedule = ContractSchedule(
-                    "shuffle", rows, _SHUFFLE_COLUMNS, _SUBGROUP, 4, 0, is_transposed
-                )
-                best = cost, schedule
-    assert best is not None
-    return best[1]
+            schedule = ContractSchedule(
+                "shuffle", rows, _SHUFFLE_COLUMNS, _SUBGROUP, 4, 0, is_transposed
+            )
+            found.append((rows > tallest, cost, schedule))
+    return [schedule for *_, schedule in sorted(found, key=lambda each: each[:2])]
 
 
-def _register(problem: ContractProblem) -> ContractSchedule:
-    """Return a tile for invocations that share nothing.
+def _register(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
+    """Return tiles for invocations that share nothing.
 
     Tall tiles take one inner step in a trip: with four, the loop's text outgrows the instruction
     cache of a processor. Flat ones have little text and are paid for by the trip.
     """
     is_transposed = problem.columns < _QUAD <= problem.rows
-    rows = problem.columns if is_transposed else problem.rows
-    if rows <= 2:
-        return ContractSchedule("register", max(rows, 1), 4, 8, 4, 0, is_transposed)
-    columns = problem.rows if is_transposed else problem.columns
-    width = 16 if columns > 8 * _SUBGROUP else 4
-    return ContractSchedule("register", min(rows, 8), width, 8, 1, 0, is_transposed)
+    turned = problem.transposed if is_transposed else problem
+    flat = [
+        ContractSchedule("register", max(min(rows, turned.rows), 1), 4, 8, 4, 0, is_transposed)
+        for rows in (4, 2, 1)
+    ]
+    if turned.rows <= 2:
+        return tuple(dict.fromkeys(flat))
+    tall = [
+        ContractSchedule("register", min(rows, turned.rows), width, 8, 1, 0, is_transposed)
+        for rows, width in ((8, 16), (8, 4), (4, 16))
+    ]
+    if turned.columns <= 8 * _SUBGROUP:
+        tall[:2] = reversed(tall[:2])
+    return tuple(dict.fromkeys((*tall, *flat)))
 
 
-def _staged(problem: ContractProblem) -> ContractSchedule:
-    """Return the largest tile that still keeps a big device busy."""
+def _staged(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
+    """Return tiles of workgroups, first the largest one that still keeps a big device busy."""
     is_transposed = problem.columns < _QUAD <= problem.rows
     turned = problem.transposed if is_transposed else problem
     if turned.rows <= _QUAD:  # nothing to share: each column is read once
-        return ContractSchedule("register", max(turned.rows, 1), 4, 64, 4, 0, is_transposed)
-    candidates = (
-        ContractSchedule("staged", 8, 8, 256, 4, 8, is_transposed),
-        ContractSchedule("staged", 4, 4, 256, 4, 16, is_transposed),
-        ContractSchedule("staged", 4, 4, 64, 4, 16, is_transposed),
-    )
-    for schedule in candidates:
-        across, down = schedule.threads
-        tiles = turned.batch * -(-turned.rows // (down * schedule.rows))
-        tiles *= -(-turned.columns // (across * schedule.columns))
-        if tiles >= _GPU_WORKGROUPS:
-            return schedule
-    return candidates[-1]
+        rows = max(turned.rows, 1)
+        return tuple(
+            ContractSchedule("register", rows, 4, workgroup, 4, 0, is_transposed)
+            for workgroup in (64, 32, 128, 256)
+        )
+    tiles = [
+        ContractSchedule("staged", *sizes, is_transposed)
+        for sizes in ((8, 8, 256, 4, 8), (4, 4, 256, 4, 16), (4, 4, 64, 4, 16))
+    ]
+    busy = [tile for tile in tiles if _workgroups(turned, tile) >= _GPU_WORKGROUPS]
+    best = busy[0] if busy else tiles[-1]
+    register = ContractSchedule("register", 4, 4, 64, 4, 0, is_transposed)
+    return tuple(dict.fromkeys((best, *tiles, register)))
+
+
+def _workgroups(turned: ContractProblem, schedule: ContractSchedule) -> int:
+    """Return how many workgroups a staged tile makes."""
+    across, down = schedule.threads
+    tiles = turned.batch * -(-turned.rows // (down * schedule.rows))
+    return tiles * -(-turned.columns // (across * schedule.columns))

@@ -13,7 +13,7 @@ from asg.codegen.contract_kernel import contract_variants
 from asg.ops.linear import matmul
 from asg.ops.movement import broadcast, flip, pad, permute, reshape
 from asg.ops.sources import input as graph_input
-from asg.passes.schedule_contract import ContractProblem, ContractSchedule, choose
+from asg.passes.schedule_contract import ContractProblem, ContractSchedule, candidates, choose
 from asg.tensor import Tensor
 from support.one_kernel import expect_right, product_kernel
 from support.wgsl_check import check_naga, check_tint
@@ -168,6 +168,17 @@ def test_the_last_schedule_is_portable(problem: ContractProblem) -> None:
     assert choose(problem, "cpu", 8)[-1].family == "register"
     assert choose(problem, "cpu", 0)[-1].family == "register"
     assert choose(problem, "gpu", 32)[-1].family in ("staged", "register")
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize(("family", "subgroup"), [("cpu", 8), ("cpu", 0), ("gpu", 32)])
+def test_candidates_are_ranked_and_distinct(
+    problem: ContractProblem, family: str, subgroup: int
+) -> None:
+    found = candidates(problem, family, subgroup)
+    assert found[0] == choose(problem, family, subgroup)[0]
+    assert len(set(found)) == len(found) <= 8
+    assert any(each.family != "shuffle" for each in found)
 
 
 def test_large_products_get_tall_tiles_and_small_ones_compile_fast() -> None:
