@@ -32,7 +32,7 @@ class Storage:
         self._state = [
             slot for slot in artefact.persistent if artefact.roles.get(slot.name) != "constant"
         ]
-        self._unset = share._unset if share is not None else set()
+        self._unset: set[str] = share._unset if share is not None else set()
         self._layout = _layout(artefact)
         self.buffers: list[Buffer] = []
         shared: set[int] = set()
