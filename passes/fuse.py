@@ -17,6 +17,7 @@ Then small maps of equal size, which would be a dispatch each, are put side by s
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from asg.graph import Graph, Node, Value
@@ -27,6 +28,7 @@ from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
 
 TINY = 64  # elements; maps this small are merged whatever they read
 SMALL_REDUCTION = 1 << 18  # elements; the same for reductions: a dispatch costs more
+CANDIDATES = 32  # groups that one is compared with: those made last
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def _row_siblings(grouping: Grouping, group: Group) -> list[Group]:
     assert group.space is not None
     found: dict[int, Group] = {}
     for base in grouping.external_reads(group.nodes):
-        for user in grouping.users.get(base, ()):
-            other = grouping.owner.get(user)
-            if other is None or other.space is None or other is group:
+        for user in grouping.readers[base][-CANDIDATES:]:
+            other = grouping.owner[user]
+            if other is group or other.space is None:
                 continue
             if other.space.key == group.space.key:
                 found[other.number] = other
@@ -213,7 +215,7 @@ def _merge_side_by_side(grouping: Grouping) -> None:
             is_small = group.space.rows * group.space.length <= SMALL_REDUCTION
         else:
             continue
-        for other in alike.setdefault(key, []):
+        for other in alike.setdefault(key, [])[-CANDIDATES:]:
             if not is_small and not _share_a_read(grouping, group, other):
                 continue
             if grouping.may_merge([other, group], group.space):
@@ -262,21 +264,24 @@ def _plan(grouping: Grouping) -> FusionPlan:
 
 def _in_order(grouping: Grouping) -> list[Group]:
     """Return groups so that each comes after those it depends on, early nodes first."""
-    waiting = sorted(grouping.groups.values(), key=lambda group: group.nodes[-1].serial)
-    done = 0
+    groups = grouping.groups
+    above = {number: grouping.order.above(number) for number in groups}
+    below: dict[int, list[int]] = {number: [] for number in groups}
+    for number, others in above.items():
+        for other in others:
+            below[other].append(number)
+    missing = {number: len(others) for number, others in above.items()}
+    ready = [(groups[number].nodes[-1].serial, number) for number in groups if not missing[number]]
+    heapq.heapify(ready)
     order: list[Group] = []
-    live = 0
-    for group in waiting:
-        live |= group.bit
-    while waiting:
-        rest: list[Group] = []
-        for group in waiting:
-            if group.above & live & ~done:
-                rest.append(group)
-            else:
-                order.append(group)
-                done |= group.bit
-        waiting = rest
+    while ready:
+        _, number = heapq.heappop(ready)
+        order.append(groups[number])
+        for other in below[number]:
+            missing[other] -= 1
+            if not missing[other]:
+                heapq.heappush(ready, (groups[other].nodes[-1].serial, other))
+    assert len(order) == len(groups), "kernels depend on each other"
     return order
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from asg.graph import Graph, Node, Value
 from asg.index import unflatten
 from asg.op import ArgReduction, Contraction, Join, Reduction, Scatter
+from asg.passes.group_order import GroupOrder
 from asg.passes.inline import Inlining, contiguous_range
 from asg.passes.pull import Reads, pull
 from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row_variable
@@ -29,7 +30,6 @@ class Group:
         size: elements of a map's iteration space (also a contraction's results).
         space: the loops, for row groups.
         levels: for row groups, whether a node is computed for every element or once per row.
-        above: bit mask of the groups that this one depends on, directly or not.
     """
 
     number: int
@@ -38,11 +38,6 @@ class Group:
     size: int
     space: RowSpace | None = None
     levels: dict[Node, Level] = field(default_factory=dict)
-    above: int = 0
-
-    @property
-    def bit(self) -> int:
-        return 1 << self.number
 
 
 class Grouping:
@@ -53,9 +48,11 @@ class Grouping:
         self.inlining = inlining
         self.max_bindings = max_bindings
         self.groups: dict[int, Group] = {}
+        self.order = GroupOrder()
         self.owner: dict[Node, Group] = {}
         self.reads: dict[Node, Reads] = {}
         self.users: dict[Value, list[Node]] = {}
+        self.readers: dict[Value, list[Node]] = {}  # those of the users that have a group
         for node in inlining.work():
             self.reads[node] = self._reads_of(node)
             for base in self.reads[node]:
@@ -96,8 +93,9 @@ class Grouping:
             group.kind = "contract"
         elif isinstance(kind, Scatter):
             group.kind = "scatter"
-        for producer in self.producers(node):
-            group.above |= producer.above | producer.bit
+        self.order.add(number, [producer.number for producer in self.producers(node)])
+        for base in self.reads[node]:
+            self.readers.setdefault(base, []).append(node)
         self.groups[number] = group
         self.owner[node] = group
         return group
@@ -161,21 +159,12 @@ class Grouping:
 
         With `space`, the kernel's loops are rows, and maps among the groups take `level`.
         """
+        nodes = [node for group in groups for node in group.nodes]
+        if len(nodes) > MAX_NODES or self._bindings(nodes) > self.max_bindings:
+            return False
         if not self._agree(groups, space, level):
             return False
-        mask = 0
-        above = 0
-        for group in groups:
-            mask |= group.bit
-            above |= group.above
-        between = above & ~mask
-        while between:
-            low = between & -between
-            if self.groups[low.bit_length() - 1].above & mask:
-                return False
-            between ^= low
-        nodes = [node for group in groups for node in group.nodes]
-        return len(nodes) <= MAX_NODES and self._bindings(nodes) <= self.max_bindings
+        return self.order.may_merge(group.number for group in groups)
 
     def _agree(self, groups: list[Group], space: RowSpace | None, level: Level) -> bool:
         """Tell whether values that pass between `groups` are read where they are computed."""
@@ -232,24 +221,17 @@ class Grouping:
 
     def merge(self, target: Group, others: list[Group]) -> None:
         """Make `others` part of `target`; levels must be set already."""
+        others = [other for other in others if other is not target]
+        if not others:
+            return
+        self.order.merge(target.number, [other.number for other in others])
         for other in others:
-            if other is target:
-                continue
             target.nodes.extend(other.nodes)
             target.levels |= other.levels
-            target.above |= other.above
             for node in other.nodes:
                 self.owner[node] = target
             del self.groups[other.number]
-        removed = 0
-        for other in others:
-            removed |= other.bit
-        gone = removed & ~target.bit
-        target.above &= ~(removed | target.bit)
         target.nodes.sort(key=lambda node: node.serial)
-        for group in self.groups.values():
-            if group.above & (gone | target.bit):
-                group.above = (group.above & ~gone) | target.bit | target.above
 
 
 MAX_NODES = 200
