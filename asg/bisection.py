@@ -138,7 +138,7 @@ def bisect(
     except FAULTS as error:
         if artefact is not None:
             raise
-        target = compiler.target_for(opened.is_cpu, opened.subgroup_size, schedule)
+        target = compiler.target_for(opened.adapter_class, schedule)
         found = _in_compiler(entries, given, passes, Bench(opened, target), error)
     return found if found is None else replace(found, device=opened.description)
 

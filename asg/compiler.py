@@ -25,6 +25,7 @@ from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_reductions import SplitReductions
 from asg.plan_view import PlanView
+from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
@@ -50,7 +51,8 @@ def compile(
         target: `wgpu`, or `numpy` for the interpreter behind the same interface.
         dims: sizes of symbolic dimensions, by name.
         device: which adapter, as `ASG_DEVICE` says it.
-        schedule: `cpu` or `gpu` to force a schedule family; by default the adapter decides.
+        schedule: `cpu` or `gpu` to force a schedule family, or a class of adapters that
+            `asg doctor` shows (`cpu-simd`, `nvidia-gpu` …); by default the adapter decides.
         passes: the pipeline to run before fusion; `asg.compiler.PIPELINE` unless told.
 
     Raises:
@@ -66,18 +68,27 @@ def compile(
     if target != "wgpu":
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
-    kernel_target = target_for(opened.is_cpu, opened.subgroup_size, schedule)
+    kernel_target = target_for(opened.adapter_class, schedule)
     artefact = lower(entries, target=kernel_target, passes=passes)
     check_bindings(artefact, opened.adapter.limits["maxStorageBufferBindingSize"])
     return Executable(Executor(artefact, opened))
 
 
-def target_for(is_cpu: bool, subgroup_size: int, schedule: str | None = None) -> Target:
-    """Return what kernels are written for, from an adapter's nature or a forced family."""
-    family = schedule or ("cpu" if is_cpu else "gpu")
-    if family not in ("cpu", "gpu"):
-        raise AsgError(f"schedule {family!r} is unknown; known: cpu, gpu")
-    return Target(family, subgroup_size if family == "cpu" else 0)
+def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:
+    """Return what kernels are written for: an adapter's class, or one that is forced by name.
+
+    Raises:
+        AsgError: there is no such class.
+    """
+    name = schedule or adapter.name
+    if name in ("cpu", "gpu"):
+        generic = {"cpu": "cpu-simd", "gpu": "web-generic"}[name]
+        name = adapter.name if adapter.family == name else generic
+    if name not in ADAPTER_CLASSES:
+        known = ", ".join(("cpu", "gpu", *ADAPTER_CLASSES))
+        raise AsgError(f"schedule {schedule!r} is unknown; known: {known}")
+    family = ADAPTER_CLASSES[name]
+    return Target(family, adapter.subgroup_size if family == "cpu" else 0)
 
 
 def as_entries(graph: Graph | Mapping[str, Graph]) -> dict[str, Graph]:

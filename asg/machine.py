@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 from asg.errors import DeviceError
 from asg.runtime.adapters import DEFAULT_LIMITS, Adapter, choose_adapter
+from asg.runtime.disk_cache import cache_root
+from asg.runtime.probing import CACHE as PROBES
 from asg.runtime.wgpu_device import Device, adapters
+
+CACHES = (PROBES,)
 
 PACKAGES = ("asg", "numpy", "wgpu", "jinja2", "safetensors", "click", "rich")
 # Package -> what it is for, and the extra that brings it.
@@ -82,18 +87,31 @@ def examine(spec: str | None = None) -> dict[str, Any]:
         },
         "adapters": [adapter_data(adapter) for adapter in found],
         "chosen": None,
-        "subgroup_size": None,
+        "subgroups": None,
+        "adapter_class": None,
+        "caches": _caches(),
         "problems": problems,
     }
     try:
         chosen = choose_adapter(found, spec or os.environ.get("ASG_DEVICE"))
         report["chosen"] = chosen.index
         report["limits"] = _limits(chosen)
-        report["subgroup_size"] = Device.open(str(chosen.index)).subgroup_size
+        device = Device.open(str(chosen.index))
+        report["subgroups"] = asdict(device.subgroups)
+        report["adapter_class"] = str(device.adapter_class)
         problems += _weaknesses(chosen)
     except DeviceError as error:
         problems.append(str(error))
     return report
+
+
+def _caches() -> dict[str, Any]:
+    """Return where the caches are, None where they are off, and what each holds."""
+    root = cache_root()
+    return {
+        "folder": None if root is None else str(root),
+        "holding": {cache.name: asdict(cache.usage()) for cache in CACHES},
+    }
 
 
 def _limits(adapter: Adapter) -> dict[str, dict[str, int]]:

@@ -142,7 +142,7 @@ def make_subject(
         return Subject(entries, entries, given, [("memory as in the bundle", artefact)])
     prepared = {key: compiler.prepare(each, (), tuple(passes)) for key, each in entries.items()}
     plans = {key: compiler.fuse(each) for key, each in prepared.items()}
-    target = compiler.target_for(device.is_cpu, device.subgroup_size, schedule)
+    target = compiler.target_for(device.adapter_class, schedule)
     artefacts = []
     for how, reuse in (("a place for each value", False), ("memory reused", True)):
         found = Generate(target, reuse)("program", plans)

@@ -39,6 +39,17 @@ _ORDER: Mapping[AdapterType, int] = {
     "discrete": 0, "integrated": 1, "virtual": 2, "unknown": 3, "cpu": 4,
 }  # fmt: skip
 _INTEL = 0x8086
+_NAMES = {0x10DE: "nvidia-gpu", 0x1002: "amd-gpu", _INTEL: "intel-gpu", 0x106B: "apple-gpu"}
+
+# Class of adapters -> whether schedules are those for processors or for graphics cards.
+ADAPTER_CLASSES: Mapping[str, Literal["cpu", "gpu"]] = {
+    "cpu-simd": "cpu",
+    "nvidia-gpu": "gpu",
+    "amd-gpu": "gpu",
+    "intel-gpu": "gpu",
+    "apple-gpu": "gpu",
+    "web-generic": "gpu",
+}
 
 NO_ADAPTER = """no graphics adapter is found
   fix: install a driver; a software one will do: apt install mesa-vulkan-drivers
@@ -68,6 +79,11 @@ class Adapter:
         return self.type == "cpu"
 
     @property
+    def identity(self) -> str:
+        """What tells adapters of different kinds apart, whatever else is in the machine."""
+        return f"{self.name}/{self.backend}/{self.type}/{self.vendor:#06x}"
+
+    @property
     def has_fixed_subgroups(self) -> bool:
         """Whether every kernel gets the same subgroup size (Intel chooses one for each)."""
         return self.vendor != _INTEL
@@ -80,6 +96,36 @@ class Adapter:
             for name, least in DEFAULT_LIMITS.items()
             if name.startswith("max")
         )
+
+
+@dataclass(frozen=True)
+class AdapterClass:
+    """Adapters that the same schedules suit.
+
+    `family` says which schedules are considered, `subgroup_size` which subgroups these may use (0:
+    none), and `name` whose constants and winners rank them.
+    """
+
+    name: str
+    family: Literal["cpu", "gpu"]
+    subgroup_size: int
+
+    def __str__(self) -> str:
+        subgroups = f", subgroups of {self.subgroup_size}" if self.subgroup_size else ""
+        return f"{self.name} ({self.family} schedules{subgroups})"
+
+
+def classify(adapter: Adapter, subgroup_size: int) -> AdapterClass:
+    """Return the class of an adapter whose subgroups have been probed.
+
+    Software drivers run subgroups as vector instructions of a processor. Drivers for graphics
+    cards go by their vendor, and Metal is Apple's. What is not known gets what any browser runs.
+    """
+    if adapter.is_software:
+        return AdapterClass("cpu-simd", "cpu", subgroup_size)
+    name = "apple-gpu" if adapter.backend == "Metal" else _NAMES.get(adapter.vendor, "web-generic")
+    is_offered = name != "web-generic" and "subgroups" in adapter.features
+    return AdapterClass(name, ADAPTER_CLASSES[name], subgroup_size if is_offered else 0)
 
 
 def choose_adapter(adapters: Sequence[Adapter], spec: str | None) -> Adapter:

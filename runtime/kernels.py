@@ -23,7 +23,8 @@ def choose_variant(kernel: Kernel, device: Device) -> Variant:
             return variant
         reasons.append(reason)
     raise DeviceError(
-        f"kernel {kernel.name} has no variant for {device.adapter.name}: {'; '.join(reasons)}"
+        f"kernel {kernel.name} has no variant for {device.adapter.name}: {'; '.join(reasons)}\n"
+        f"  {device.adapter.name} has subgroups {device.subgroups}"
     )
 
 

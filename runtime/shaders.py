@@ -12,20 +12,6 @@ from pathlib import Path
 
 _COMMENT_LINE = re.compile(r"^\s*//.*\n", re.MULTILINE)
 
-_PROBE = """\
-@group(0) @binding(0) var<storage, read_write> found: array<u32>;
-
-@compute @workgroup_size(SIZE)
-fn main(
-    @builtin(local_invocation_index) local: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-    @builtin(subgroup_size) size: u32,
-) {
-    found[2u * local] = lane;
-    found[2u * local + 1u] = size;
-}
-"""
-
 
 @dataclass(frozen=True)
 class Shader:
@@ -81,9 +67,3 @@ def _write(folder: Path, shader: Shader) -> Path:
     part.write_text(f"// {shader.label}\n{shader.full_text}", encoding="utf-8")
     part.replace(path)
     return path
-
-
-def probe_shader(workgroup: int) -> Shader:
-    """Return a kernel that writes each invocation's lane and subgroup size."""
-    wgsl = _PROBE.replace("SIZE", str(workgroup))
-    return Shader(f"probe_subgroups_{workgroup}", wgsl, ("read_write",), ("subgroups",))

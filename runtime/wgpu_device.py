@@ -26,14 +26,17 @@ from asg.runtime.adapters import (
     DEFAULT_LIMITS,
     USEFUL_FEATURES,
     Adapter,
+    AdapterClass,
     AdapterType,
     choose_adapter,
+    classify,
     granted_limits,
     host_memory,
 )
-from asg.runtime.commands import Buffer, Call, Command, Pipeline, Transfer, Work
+from asg.runtime.commands import Buffer, Call, Command, Pipeline, Work
 from asg.runtime.faults import device_fault, out_of_memory, refused, too_large
-from asg.runtime.shaders import Shader, dump_shader, probe_shader
+from asg.runtime.probing import Subgroups, probe
+from asg.runtime.shaders import Shader, dump_shader
 
 # Called with (label, text) for every shader module made.
 on_shader: Callable[[str, str], None] | None = None
@@ -46,7 +49,6 @@ _TYPES: Mapping[str, AdapterType] = {
 _NATIVE_FEATURES = {"subgroups": "subgroup"}  # where wgpu has its own name for WebGPU's
 _STORAGE = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
 _STAGING = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
-_PROBED_WORKGROUPS = (64, 256)
 _listing = threading.Lock()
 _listed: list[tuple[Adapter, Any]] = []
 _QUERIES = 2048  # a query set holds at most 4096, two for each dispatch
@@ -71,7 +73,7 @@ class Device:
         self._pipelines: dict[object, Pipeline] = {}
         self._layouts: dict[tuple[str, ...], tuple[Any, Any]] = {}
         self._groups = 0
-        self._subgroup_size: int | None = None
+        self._subgroups: Subgroups | None = None
 
     @staticmethod
     def open(spec: str | None = None, limits: Mapping[str, int] | None = None) -> Device:
@@ -96,12 +98,22 @@ class Device:
         return f"<Device {self.description}>"
 
     @property
+    def subgroups(self) -> Subgroups:
+        """What subgroups are like here, as kernels saw it."""
+        with self._lock:
+            if self._subgroups is None:
+                self._subgroups = probe(self)
+            return self._subgroups
+
+    @property
     def subgroup_size(self) -> int:
         """Lanes of a subgroup where lane = local_invocation_index % size holds; else 0."""
-        with self._lock:
-            if self._subgroup_size is None:
-                self._subgroup_size = _probe_subgroups(self)
-            return self._subgroup_size
+        return self.subgroups.usable
+
+    @property
+    def adapter_class(self) -> AdapterClass:
+        """Which class of adapters it belongs to."""
+        return classify(self.adapter, self.subgroup_size)
 
     def live(self) -> dict[str, int]:
         """Count the objects that exist now."""
@@ -455,30 +467,3 @@ def _encode_pass(encoder: Any, work: Work, timestamps: Mapping[str, Any] | None 
         set_group(raw, 0, group, 0, null)
         dispatch(raw, x, y, z)
     step.end()
-
-
-def _probe_subgroups(device: Device) -> int:
-    """Find the subgroup size by running kernels; the adapter itself only reports a range."""
-    if "subgroups" not in device.features or not device.adapter.has_fixed_subgroups:
-        return 0
-    sizes = {_probe_workgroup(device, workgroup) for workgroup in _PROBED_WORKGROUPS}
-    return sizes.pop() if len(sizes) == 1 else 0
-
-
-def _probe_workgroup(device: Device, workgroup: int) -> int:
-    size = 8 * workgroup
-    (pipeline,) = device.acquire_pipelines([probe_shader(workgroup)])
-    found = device.create_buffer("subgroups found", size)
-    staging = device.create_buffer("subgroups read", size, staging=True)
-    group = device.create_group(pipeline, [(found, 0, size)])
-    work = Work([Call(pipeline, group, (1, 1, 1))])
-    submission = device.submit([work, Transfer(found, 0, staging, 0, size)])
-    with device.mapped(staging, size, submission) as data:
-        pairs = data.view(np.uint32).reshape(workgroup, 2).copy()
-    found.close()
-    staging.close()
-    device.release_groups(1)
-    device.release_pipelines([pipeline])
-    lanes, sizes = pairs[:, 0], pairs[:, 1]
-    fits = np.all(sizes == sizes[0]) and np.array_equal(lanes, np.arange(workgroup) % sizes[0])
-    return int(sizes[0]) if fits else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from support.golden import GOLDEN, difference, golden_path
 settings.register_profile("test", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("soak", deadline=None, max_examples=2000)
 settings.load_profile("test")
+
+# Every test compiles for itself; those of the caches turn them on, in folders of their own.
+os.environ["ASG_CACHE"] = "0"
 
 Golden = Callable[[str, str], None]
 

@@ -9,8 +9,11 @@ from asg.cli.models import Loaded
 from asg.codegen.context import Target
 from asg.compiler import as_entries, lower, target_for
 from asg.errors import DeviceError, GraphError
+from asg.runtime.adapters import AdapterClass
 from asg.runtime.devices import shared_device
 from asg.runtime.wgpu_device import Device
+
+ANY_GPU = AdapterClass("web-generic", "gpu", 0)
 
 
 def find_device(spec: str | None) -> Device | None:
@@ -28,10 +31,7 @@ def choose_target(family: str | None, device: Device | None) -> Target:
 
     Without an adapter, the schedules for graphics cards: most devices are.
     """
-    if device is None:
-        return target_for(False, 0, family)
-    is_own = family is None or (family == "cpu") == device.is_cpu
-    return target_for(device.is_cpu, device.subgroup_size if is_own else 0, family)
+    return target_for(ANY_GPU if device is None else device.adapter_class, family)
 
 
 def build(loaded: Loaded, family: str | None, spec: str | None) -> Artefact:

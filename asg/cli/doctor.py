@@ -56,6 +56,10 @@ def _write(report: Mapping[str, Any]) -> None:
     output.write_table(("", ">#", "name", "type", "backend", "driver", "usable"), rows)
     if report["chosen"] is not None:
         _write_chosen(report)
+    caches = report["caches"]
+    output.write_title(f"caches: {caches['folder'] or 'off'}")
+    held = [(name, each["files"], each["size"]) for name, each in caches["holding"].items()]
+    output.write_table(("cache", ">files", ">bytes"), held)
     if report["environment"]:
         output.write_title("environment")
         output.write_table(("variable", "value"), list(report["environment"].items()))
@@ -74,5 +78,5 @@ def _write_chosen(report: Mapping[str, Any]) -> None:
     output.write_table(
         ("feature", "there"), [(name, name in chosen["features"]) for name in useful]
     )
-    size = report["subgroup_size"]
-    output.write_text(f"subgroup size: {size or 'not known to be fixed'}")
+    output.write_text(f"subgroups (probed): {report['subgroups']['detail']}")
+    output.write_text(f"schedules: {report['adapter_class']}")

@@ -6,10 +6,13 @@ import pytest
 
 from asg.errors import DeviceError
 from asg.runtime.adapters import (
+    ADAPTER_CLASSES,
     DEFAULT_LIMITS,
     Adapter,
+    AdapterClass,
     AdapterType,
     choose_adapter,
+    classify,
     granted_limits,
     mebibytes,
 )
@@ -84,6 +87,29 @@ def test_intel_has_no_fixed_subgroup_size() -> None:
     intel = Adapter(0, "Arc", "Vulkan", "", "discrete", 0x8086, frozenset(), {})
     assert not intel.has_fixed_subgroups
     assert CARD.has_fixed_subgroups
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend", "vendor", "offered", "expected"),
+    [
+        ("cpu", "Vulkan", 0x10005, True, AdapterClass("cpu-simd", "cpu", 8)),
+        ("cpu", "Vulkan", 0x10005, False, AdapterClass("cpu-simd", "cpu", 8)),
+        ("discrete", "Vulkan", 0x10DE, True, AdapterClass("nvidia-gpu", "gpu", 8)),
+        ("discrete", "D3D12", 0x10DE, False, AdapterClass("nvidia-gpu", "gpu", 0)),
+        ("integrated", "Vulkan", 0x1002, True, AdapterClass("amd-gpu", "gpu", 8)),
+        ("integrated", "D3D12", 0x8086, True, AdapterClass("intel-gpu", "gpu", 8)),
+        ("integrated", "Metal", 0, True, AdapterClass("apple-gpu", "gpu", 8)),
+        ("discrete", "Metal", 0x1002, True, AdapterClass("apple-gpu", "gpu", 8)),
+        ("unknown", "Vulkan", 0x5143, True, AdapterClass("web-generic", "gpu", 0)),
+    ],
+)
+def test_classes(
+    kind: AdapterType, backend: str, vendor: int, offered: bool, expected: AdapterClass
+) -> None:
+    features = frozenset({"subgroups"} if offered else ())
+    listed = Adapter(0, "some adapter", backend, "1", kind, vendor, features, {})
+    assert classify(listed, 8) == expected
+    assert ADAPTER_CLASSES[expected.name] == expected.family
 
 
 @pytest.mark.parametrize(
