@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,10 @@ FAMILIES = ("cpu", "gpu", "portable")
 def _run(graph: Graph, inputs: dict[str, Array], family: str) -> dict[str, Array]:
     device = shared_device()
     schedule = "cpu" if family == "portable" else family
-    size = 0 if family == "portable" else device.subgroup_size
-    artefact = lower({"main": graph}, target=target_for(True, size, schedule))
+    adapter = device.adapter_class
+    if family == "portable":
+        adapter = replace(adapter, subgroup_size=0)
+    artefact = lower({"main": graph}, target=target_for(adapter, schedule))
     with Executable(Executor(artefact, device)) as executable:
         return {name: np.asarray(array) for name, array in executable(inputs).items()}
 

@@ -35,7 +35,7 @@ def _run(
     reuse: bool = True,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     device = shared_device()
-    target = target_for(device.is_cpu, device.subgroup_size, schedule)
+    target = target_for(device.adapter_class, schedule)
     artefact = lower({"main": graph}, target=target, reuse_memory=reuse, enable_fusion=fused)
     with Executable(Executor(artefact, device)) as executable:
         outputs = {name: np.asarray(array) for name, array in executable(inputs).items()}
