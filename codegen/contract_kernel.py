@@ -24,6 +24,7 @@ from asg.codegen.contract_operands import (
     quads_in,
     with_dense_quads,
 )
+from asg.codegen.contract_riders import Riders, riders_of
 from asg.codegen.contract_staged import Stage
 from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES, Operand
@@ -79,6 +80,13 @@ class Tiling:
     def batch_at(self, batch: Index) -> Coordinates:
         """Return the coordinates of a position among the products."""
         return unflatten(batch, self.anchor.type.shape[:-2])
+
+    def riders(self, edge: str = "") -> Riders:
+        """Return the sums over either operand, with no text yet."""
+        turned = self.schedule.is_transposed
+        on_rows = riders_of(self.context, on_rows=True, is_transposed=turned)
+        on_columns = riders_of(self.context, on_rows=False, is_transposed=turned)
+        return Riders(on_rows, on_columns, edge)
 
     def result_at(self, batch: Coordinates, row: Index, column: Index) -> Coordinates:
         """Return coordinates in the contraction's result."""
@@ -147,9 +155,13 @@ def _register(tiling: Tiling) -> Variant:
         else:
             rows = loop.row_vectors(place.row, schedule.rows)
             columns = loop.column_matrices(quads)
+        riders = tiling.riders()
+        riders.add_columns(emitter, len(quads), loop.steps, place.quad, 1, place.row)
+        riders.add_rows(emitter, schedule.rows, loop.steps, place.row, place.quad)
         return {
             "setup": emitter.take(),
             **loop.holes(rows, columns),
+            **riders.holes(),
             **epilogue(emitter, tiling, place, stride=1),
             "count": count,
             "groups_x": grid[0],
@@ -174,9 +186,16 @@ def _shuffle(tiling: Tiling) -> Variant:
         quads = [place.quad + SUBGROUP * j for j in range(schedule.columns // LANES)]
         rows = loop.shuffled_rows(place.row, schedule.rows, lane)
         columns = loop.column_matrices(quads)
+        riders = tiling.riders()
+        riders.add_columns(emitter, len(quads), loop.steps, place.quad, SUBGROUP, place.row)
+        along_inner = tiling.rows.along_inner
+        riders.add_shared_rows(
+            emitter, loop.row_reads, schedule.rows, along_inner, place.row, place.quad - lane
+        )
         return {
             "setup": emitter.take(),
             **loop.holes(rows, columns),
+            **riders.holes(),
             **epilogue(emitter, tiling, place, stride=SUBGROUP),
             "count": count,
             "groups_x": grid[0],
@@ -222,12 +241,16 @@ def _staged(tiling: Tiling) -> Variant:
         rows = row_stage.row_vectors(inside, thread_row, schedule.rows, quad)
         columns = column_stage.column_matrices(inside, quads, quad)
         own = replace(place, row=place.row + thread_row, quad=place.quad + thread_quad)
+        riders = tiling.riders(f"{emitter.index(own.row)} == 0u || {emitter.index(own.quad)} == 0u")
+        riders.add_columns(emitter, len(quads), LANES, own.quad, across, own.row)
+        riders.add_rows(emitter, schedule.rows, LANES, own.row, own.quad)
         return {
             "setup": emitter.take(),
             "fill": [*fill.take(), *keeps],
             "stages": -(-tiling.problem.inner // depth),
             "stage_quads": [row_stage.quads, column_stage.quads],
             **loop_holes(rows, columns, inside.take(), LANES, depth // LANES),
+            **riders.holes(),
             **epilogue(emitter, tiling, own, stride=across),
             "count": count,
             "groups_x": grid[0],
@@ -254,9 +277,11 @@ def epilogue(emitter: Emitter, tiling: Tiling, place: Place, stride: int) -> Map
     coordinates = tiling.result_at(place.batch, row, column)
     anchor = Value(tiling.anchor)
     inner.bound[anchor] = Operand("value", LANES if is_quad else 1, DType.F32)
+    sums = tiling.context.kernel.anchors[1:]
     outputs = [
         (output, output_coordinates(tiling.context, output, coordinates))
         for output in tiling.context.kernel.outputs
+        if output.node not in sums
     ]
     operands = [inner.value(output, where) for output, where in outputs]
     for (output, where), operand in zip(outputs, operands, strict=True):

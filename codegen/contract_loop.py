@@ -29,6 +29,7 @@ class Loop:
         batch: coordinates of the product among the batch.
         rows, columns: the operands.
         steps: inner steps in a trip.
+        row_reads: what a lane has read of the rows that `shuffled_rows` deals out.
     """
 
     outside: Emitter
@@ -38,6 +39,7 @@ class Loop:
     steps: Literal[1, 4]
     inside: Emitter = field(init=False)
     start: Index = field(init=False)
+    row_reads: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.inside = self.outside.fork()
@@ -94,7 +96,7 @@ class Loop:
         every quad from its reader: one permutation instead of eight loads of the same element.
         """
         side = self.rows
-        reads: list[str] = []
+        reads = self.row_reads
         for turn in range(-(-count // SUBGROUP)):
             quad = lane + turn * SUBGROUP
             if side.along_inner:

@@ -7,6 +7,7 @@ groups that make its operands, where the loops agree:
 - a reduction takes the maps that feed it into its loop, and joins a reduction over the same rows
   (so softmax, layer norm and cross-entropy become one kernel);
 - a map joins a row kernel at the level of its elements or of its rows;
+- a sum over the operand of a contraction joins it (the gradients of bias and weight);
 - a map joins the contraction whose result it reads element for element (the epilogue), unless
   that would only add a tensor to store: where a row kernel reads the raw result anyway, the map
   is left to that kernel.
@@ -25,6 +26,7 @@ from asg.op import ArgReduction, Contraction, Reduction, Scatter, Source, View
 from asg.passes.groups import Group, Grouping, Level, is_pack, member_base, member_starts
 from asg.passes.inline import Inlining, contiguous_range, decide, is_given, is_small_constant
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
+from asg.passes.riders import find_riders
 
 TINY = 64  # elements; maps this small are merged whatever they read
 SMALL_REDUCTION = 1 << 18  # elements; the same for reductions: a dispatch costs more
@@ -45,14 +47,28 @@ class Fuse:
 
     def __call__(self, graph: Graph) -> FusionPlan:
         inlining = decide(graph, self.max_bindings)
-        grouping = Grouping(graph, inlining, self.max_bindings)
+        riders = find_riders(graph) if self.enabled else {}
+        grouping = Grouping(graph, inlining, self.max_bindings, riders)
         for node in inlining.work():
             group = grouping.add(node)
-            if node in inlining.stored_views or self.enabled:
+            if node in grouping.partners:
+                _ride(grouping, node)
+            elif node in inlining.stored_views or self.enabled:
                 _merge_with_producers(grouping, group, node)
         if self.enabled:
             _merge_side_by_side(grouping)
         return _plan(grouping)
+
+
+def _ride(grouping: Grouping, node: Node) -> None:
+    """Let the product `node` make sums over its operands, or be `node` such a sum."""
+    for other in grouping.partners[node]:
+        pair = [grouping.owner.get(each) for each in (node, other)]
+        product, rider = sorted(pair, key=lambda group: group is None or group.kind != "contract")
+        if product is None or rider is None or product is rider:
+            continue
+        if product.kind == "contract" and grouping.may_merge([product, rider]):
+            grouping.merge(product, [product, rider])
 
 
 def _merge_with_producers(grouping: Grouping, group: Group, node: Node) -> None:
@@ -175,6 +191,8 @@ def _join_epilogue(
 ) -> bool:
     """Put a map node behind the contraction that makes its operand."""
     inside = [base for base in grouping.reads[node] if grouping.owner.get(base.node) is target]
+    if any(base.node in grouping.riders for base in inside):
+        return False
     if node not in grouping.inlining.stored_views:
         if target.size != node.type.size or not inside:
             return False
@@ -287,11 +305,12 @@ def _in_order(grouping: Grouping) -> list[Group]:
 
 def _kernel(grouping: Grouping, group: Group, outputs: list[Value], position: int) -> FusedKernel:
     reads = grouping.external_reads(group.nodes)
-    anchors = tuple(
+    anchors = [
         node
         for node in group.nodes
         if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Scatter))
-    )
+    ]
+    anchors.sort(key=lambda node: not isinstance(node.op.kind, Contraction))
     kind: KernelKind = group.kind
     if kind == "row" and all(group.levels[value.node] == "row" for value in outputs):
         kind = "reduce"
@@ -299,7 +318,7 @@ def _kernel(grouping: Grouping, group: Group, outputs: list[Value], position: in
     return FusedKernel(
         name=f"k{position:02d}_{_title(group)}",
         kind=kind,
-        anchors=anchors,
+        anchors=tuple(anchors),
         outputs=tuple(outputs),
         reads=tuple(reads),
         nodes=nodes,
@@ -349,6 +368,7 @@ def _in_place(
             continue
         for output in outputs:
             is_full = group.space is None or group.levels[output.node] == "full"
+            is_full = is_full and not (group.kind == "contract" and output.node in grouping.riders)
             if is_full and output.type.size == read.type.size:
                 pairs.append((read, output))
     return tuple(pairs)

@@ -6,7 +6,7 @@ decided in `fuse.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,7 +43,13 @@ class Group:
 class Grouping:
     """All groups of a graph, with who reads what and who depends on whom."""
 
-    def __init__(self, graph: Graph, inlining: Inlining, max_bindings: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        inlining: Inlining,
+        max_bindings: int,
+        riders: Mapping[Node, Node] | None = None,
+    ) -> None:
         self.graph = graph
         self.inlining = inlining
         self.max_bindings = max_bindings
@@ -57,6 +63,11 @@ class Grouping:
             self.reads[node] = self._reads_of(node)
             for base in self.reads[node]:
                 self.users.setdefault(base, []).append(node)
+        self.riders = dict(riders or {})
+        self.partners: dict[Node, list[Node]] = {}
+        for rider, product in self.riders.items():
+            self.partners.setdefault(rider, []).append(product)
+            self.partners.setdefault(product, []).append(rider)
         self.kept = self._kept()
         self.replaces = self._replaced_states()
 
@@ -176,6 +187,8 @@ class Grouping:
                     owner = self.owner.get(base.node)
                     if owner is None or owner is group or owner not in groups:
                         continue
+                    if owner.kind == "contract" and base.node in self.riders:
+                        return False  # the sum is whole only after the kernel
                     if not self._agrees(node, base, owner, group.levels.get(node, level), space):
                         return False
         return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from asg.graph import Graph, Node, Value, rewrite
 from asg.op import Reduction
 from asg.ops.movement import reshape
+from asg.passes.riders import find_riders
 from asg.tensor import Tensor
 
 
@@ -30,7 +31,10 @@ class SplitReductions:
     parts: int = 256
 
     def __call__(self, graph: Graph) -> Graph:
-        return rewrite(graph, self._split)
+        riders = find_riders(graph)
+        return rewrite(
+            graph, lambda node, inputs: None if node in riders else self._split(node, inputs)
+        )
 
     def _split(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         kind = node.op.kind

@@ -10,7 +10,7 @@ import numpy as np
 from asg.artefact import Variant
 from asg.codegen.context import BoundValues, KernelContext, Target
 from asg.graph import Graph, Value
-from asg.op import Contraction, Source
+from asg.op import Contraction, Reduction, Source
 from asg.passes.kernels import FusedKernel
 from asg.runtime import interpreter
 from asg.runtime.commands import Buffer, Call, Transfer, Work
@@ -25,17 +25,19 @@ Array = np.ndarray[Any, Any]
 def product_kernel(
     outputs: Mapping[str, Tensor], *, target: Target, in_place: Mapping[str, str] | None = None
 ) -> KernelContext:
-    """Make a contract kernel of everything that `outputs` need; its last product is the anchor.
+    """Make a contract kernel of everything that `outputs` need; its last product is the anchor,
+    with all sums.
 
     `in_place` names for an output the input whose memory it takes.
     """
     graph = Graph.build({name: tensor.value for name, tensor in outputs.items()})
     anchor = [node for node in graph.nodes if isinstance(node.op.kind, Contraction)][-1]
+    sums = [node for node in graph.nodes if isinstance(node.op.kind, Reduction)]
     inputs = tuple(Value(node) for node in graph.inputs)
     kernel = FusedKernel(
         name="product",
         kind="contract",
-        anchors=(anchor,),
+        anchors=(anchor, *sums),
         outputs=tuple(graph.outputs.values()),
         reads=inputs,
         nodes=tuple(node for node in graph.nodes if not isinstance(node.op.kind, Source)),
