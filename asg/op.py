@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -132,6 +132,19 @@ class Composite:
     expand: Callable[..., Tensor | tuple[Tensor, ...]]
 
 
+@dataclass(frozen=True)
+class Attention:
+    """Softmax of scores times values, or a gradient of it (`asg/ops/attention.py`).
+
+    One kernel computes it without storing the scores, or `expand(attrs, *operands)` spells it
+    out. `part`: the result and the logarithms of the sums, the gradient of the queries, or the
+    gradients of keys and values.
+    """
+
+    part: Literal["forward", "query_grad", "key_grad"]
+    expand: Callable[..., Tensor | tuple[Tensor, ...]]
+
+
 Kind = (
     Elementwise
     | View
@@ -143,6 +156,7 @@ Kind = (
     | Scatter
     | Source
     | Composite
+    | Attention
 )
 
 
@@ -155,7 +169,12 @@ class NoGradient:
     is_zero: bool
 
 
-GradRule = Callable[..., Sequence[Tensor | None]] | NoGradient
+@dataclass(frozen=True)
+class ByExpansion:
+    """The gradient of a composite or of an attention op is that of what it is spelt out in."""
+
+
+GradRule = Callable[..., Sequence[Tensor | None]] | NoGradient | ByExpansion
 
 
 def not_differentiable(reason: str) -> NoGradient:

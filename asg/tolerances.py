@@ -20,6 +20,7 @@ import numpy as np
 from asg.graph import Node
 from asg.op import (
     ArgReduction,
+    Attention,
     Combine,
     Composite,
     Contraction,
@@ -95,7 +96,7 @@ def rounding(kind: Kind) -> Rounding:
             return ROUNDING["exact"]
         case Contraction() | Scatter():
             return ROUNDING["sum"]
-        case Composite():
+        case Composite() | Attention():
             return ROUNDING["composite"]
         case _:
             assert_never(kind)

@@ -34,6 +34,7 @@ from asg.graph import Literal, Node, Value
 from asg.index import ZERO, Index, Opaque, Var, constant, flatten, opaque, render
 from asg.op import (
     ArgReduction,
+    Attention,
     Composite,
     Contraction,
     Elementwise,
@@ -231,7 +232,9 @@ class Emitter:
                 return [] if picked is None else [(node.inputs[0], picked)]
             case Source():
                 return []
-            case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite():
+            case (
+                Reduction() | ArgReduction() | Contraction() | Scatter() | Composite() | Attention()
+            ):
                 raise InternalError(f"codegen: {node.op.name} is computed inside a map")
             case _:
                 assert_never(kind)
@@ -255,7 +258,9 @@ class Emitter:
                 return self.value(node.inputs[0], picked)
             case Source():
                 return self._source(kind, value, coordinates)
-            case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite():
+            case (
+                Reduction() | ArgReduction() | Contraction() | Scatter() | Composite() | Attention()
+            ):
                 raise InternalError(f"codegen: {node.op.name} is computed inside a map")
             case _:
                 assert_never(kind)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from asg.errors import GradientError, InternalError
-from asg.graph import Graph, Node, Value
-from asg.op import NoGradient
+from asg.graph import Graph, Node, Value, rewrite
+from asg.op import Attention, ByExpansion, Composite, NoGradient
 from asg.ops.arithmetic import add
 from asg.ops.movement import broadcast
 from asg.ops.sources import constant, input
@@ -37,6 +37,7 @@ def grad(
 ) -> Graph:
     """Return a graph whose outputs are the gradients of `of`, named `w.grad` (see
     `value_and_grad`)."""
+    graph = _spelt_out(graph, wrt)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     return _build(graph, {}, gradients, inputs)
 
@@ -63,6 +64,7 @@ def value_and_grad(
         GradientError: a name is unknown, something is no float, or an op on the way has no
             gradient.
     """
+    graph = _spelt_out(graph, wrt)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     for name in gradients:
         if name in graph.outputs:
@@ -86,6 +88,24 @@ def _build(
         values=graph.values,
         inputs=(*graph.inputs, *inputs),
     )
+
+
+def _spelt_out(graph: Graph, wrt: Sequence[str] | str | None) -> Graph:
+    """Expand the nodes whose gradient is that of their expansion, if a gradient passes them."""
+    if not any(isinstance(node.op.grad, ByExpansion) for node in graph.nodes):
+        return graph
+    depending = _depending(graph, _sources(graph, wrt))
+
+    def expand(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        kind = node.op.kind
+        if not isinstance(node.op.grad, ByExpansion) or depending.isdisjoint(node.values):
+            return None
+        if not isinstance(kind, (Composite, Attention)):
+            raise InternalError(f"autodiff: {node.op.name} has no expansion to differentiate")
+        found = kind.expand(node.attrs, *(Tensor(value) for value in inputs))
+        return tuple(each.value for each in (found if isinstance(found, tuple) else (found,)))
+
+    return rewrite(graph, expand)
 
 
 def _differentiate(
@@ -195,6 +215,8 @@ def _pull_back(node: Node, cotangents: Cotangents, depending: set[Value]) -> Non
     rule = node.op.grad
     if isinstance(rule, NoGradient):
         raise GradientError(_refusal(node, rule))
+    if isinstance(rule, ByExpansion):
+        raise InternalError(f"autodiff: {node.op.name} was not spelt out")
     full = tuple(
         cotangent if cotangent is not None or not value.type.dtype.is_float else _zeros(value.type)
         for cotangent, value in zip(arrived, node.values, strict=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import assert_never
 
 from asg.graph import Node
 from asg.op import (
     ArgReduction,
+    Attention,
     Composite,
     Contraction,
     Elementwise,
@@ -37,7 +39,27 @@ def node_flops(node: Node) -> int:
             return 2 * node.type.size * node.inputs[0].type.shape[-1]
         case Scatter():
             return node.inputs[2].type.size
+        case Attention(part):
+            return _attention_flops(node, part)
         case View() | Join() | Gather() | Source() | Composite():
             return 0
         case _:
             assert_never(kind)
+
+
+def _attention_flops(node: Node, part: str) -> int:
+    """Return operations of attention: each product once, some ten operations for each weight.
+
+    Of what `causal` hides nothing is computed: about half.
+    """
+    q, k, v = (value.type.shape for value in node.inputs[:3])
+    pairs = math.prod(q[:-1]) * k[-2]
+    if node.attrs["causal"]:
+        seen = sum(min(row + 1, k[-2]) for row in range(q[-2]))
+        pairs = math.prod(q[:-2]) * seen
+    products = {
+        "forward": q[-1] + v[-1],
+        "query_grad": 2 * q[-1] + v[-1],
+        "key_grad": 2 * (q[-1] + v[-1]),
+    }
+    return pairs * (2 * products[part] + 10)

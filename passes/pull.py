@@ -13,6 +13,7 @@ from asg.graph import Node, Value
 from asg.index import Index, flatten, unflatten
 from asg.op import (
     ArgReduction,
+    Attention,
     Composite,
     Contraction,
     Elementwise,
@@ -47,7 +48,7 @@ def operand_coordinates(
             return [(node.inputs[0], None), (node.inputs[1], coordinates[axis : axis + rank])]
         case Source():
             return []
-        case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite():
+        case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite() | Attention():
             return [(operand, None) for operand in node.inputs]
         case _:
             assert_never(kind)

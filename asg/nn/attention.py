@@ -11,6 +11,7 @@ from asg.nn import functional, init
 from asg.nn.layers import Dropout, LayerNorm, Linear
 from asg.nn.module import Module
 from asg.nn.parameter import Parameter
+from asg.ops.attention import HIDDEN
 from asg.tensor import Tensor, as_tensor
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -131,7 +132,7 @@ class MultiHeadAttention(Module):
         if mask is None:
             return open_
         if mask.dtype.is_float:
-            added: Tensor = functions.where(open_, mask, functional.MASKED)
+            added: Tensor = functions.where(open_, mask, HIDDEN)
             return added
         return functions.logical_and(open_, mask)
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from asg import functions, tracing
 from asg.errors import DTypeError, ShapeError
+from asg.ops.attention import HIDDEN, LOWEST, attention
 from asg.ops.bits import threefry2x32
 from asg.random import random_bits
 from asg.shaping import arange, tri
-from asg.tensor import Tensor, as_tensor
+from asg.tensor import Tensor, as_tensor, broadcast_shapes
 from asg.types import DType
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 Reduction = Literal["mean", "sum", "none"]
-MASKED = -1e30  # a score that no softmax sees; WGSL has no infinity that can be written
 
 relu = functions.relu
 gelu = functions.gelu
@@ -142,27 +142,73 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """Return softmax(Q Kᵀ scale + mask) V: Q [..., L, D], K [..., S, D], V [..., S, E].
 
     A bool mask [..., L, S] is true where attention is allowed; a float mask is added. A query
     that may attend to nothing gets zeros. `scale` is 1 / sqrt(D) unless told (Vaswani et al.
-    2017). Dropout falls on the weights; pass 0 in evaluation.
+    2017). Dropout falls on the weights; pass 0 in evaluation. With `enable_gqa`, a head of K
+    and V [..., H, S, D] serves as many neighbouring heads of Q as there are more of them.
     """
     q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
+    if enable_gqa:
+        k, v = (_repeat_heads(x, q) for x in (k, v))
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    mask = None if attn_mask is None else as_tensor(attn_mask)
+    if dropout_p == 0.0:
+        return _attention(q, k, v, mask, is_causal, factor)
+    return _attention_with_dropout(q, k, v, mask, dropout_p, is_causal, factor)
+
+
+def _repeat_heads(x: Tensor, q: Tensor) -> Tensor:
+    """Repeat each head of keys or values for the query heads that share it: a view."""
+    if x.ndim < 3 or q.ndim < 3 or x.shape[-3] == 0 or q.shape[-3] % x.shape[-3]:
+        raise ShapeError(f"the heads of {q.type} can't share those of {x.type}")
+    heads, rest = x.shape[-3], x.shape[-2:]
+    each = functions.expand_dims(x, -3)
+    spread = functions.broadcast_to(each, (*x.shape[:-2], q.shape[-3] // heads, *rest))
+    repeated: Tensor = functions.reshape(spread, (*x.shape[:-3], q.shape[-3], *rest))
+    return repeated
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> Tensor:
+    """Broadcast what attention takes to equal batch axes; the op wants them equal."""
+    parts = [each.shape[:-2] for each in (q, k, v)]
+    if mask is not None:
+        parts.append(mask.shape[:-2])
+    batch = broadcast_shapes(*parts)
+    operands = [functions.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v)]
+    if mask is not None:
+        operands.append(functions.broadcast_to(mask, (*batch, q.shape[-2], k.shape[-2])))
+    out: Tensor = attention(*operands, causal=causal, scale=float(scale))[0]
+    return out
+
+
+def _attention_with_dropout(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    given: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    factor: float,
+) -> Tensor:
+    """Spell attention out, to drop some of its weights."""
     scores = functions.matmul(q, functions.swapaxes(k, -1, -2)) * factor
     if is_causal:
-        scores = functions.where(causal_mask(*scores.shape[-2:]), scores, MASKED)
+        scores = functions.where(causal_mask(*scores.shape[-2:]), scores, HIDDEN)
     allowed: Tensor | None = None
-    if attn_mask is not None:
-        mask = as_tensor(attn_mask)
+    if given is not None:
+        mask = given
         if mask.dtype.is_float:
-            scores = functions.maximum(scores + mask, MASKED)
-            allowed = scores > MASKED / 2
+            scores = functions.maximum(scores + mask, HIDDEN)
+            allowed = scores > LOWEST
         else:
             allowed = mask
-            scores = functions.where(allowed, scores, MASKED)
+            scores = functions.where(allowed, scores, HIDDEN)
             if is_causal:
                 allowed = functions.logical_and(allowed, causal_mask(*scores.shape[-2:]))
     weights = functions.softmax(scores, axis=-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from asg.op import Op
 from asg.ops import (
     arithmetic,
+    attention,
     bits,
     convert,
     elementwise,
@@ -25,7 +26,7 @@ from asg.tensor import bind_operators
 
 _FAMILIES = (
     sources, arithmetic, elementwise, logic, bits, convert, movement, join, reduction, linear,
-    indexing, normalizing,
+    indexing, normalizing, attention,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

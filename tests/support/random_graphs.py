@@ -20,6 +20,7 @@ from asg.errors import AsgError
 from asg.graph import Graph, Value
 from asg.op import (
     ArgReduction,
+    Attention,
     Composite,
     Contraction,
     Elementwise,
@@ -233,7 +234,7 @@ class _Maker:
                 self.indexed(op)
             case Source():
                 self.source(op)
-            case Composite():
+            case Composite() | Attention():
                 self.from_sample(op, self.random.choice(list(op.samples)))
             case _:
                 assert_never(kind)
