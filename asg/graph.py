@@ -163,9 +163,9 @@ class Graph:
         Raises:
             GraphError: there is none.
         """
-        for node in self.inputs:
-            if node.attrs["name"] == name:
-                return node
+        node = self._by_name.get(name)
+        if node is not None:
+            return node
         known = ", ".join(self.input_names()) or "none"
         raise GraphError(f"graph {self.name} has no input {name!r}; inputs: {known}")
 
@@ -173,6 +173,10 @@ class Graph:
         """Return the names of the inputs with one of `roles` (all of them by default)."""
         wanted = roles or ROLES
         return [node.attrs["name"] for node in self.inputs if node.attrs["role"] in wanted]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.attrs["name"]: node for node in self.inputs}
 
     @cached_property
     def results(self) -> dict[Value, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 from asg.artefact import Argument, Artefact, Dispatch, Entry, Kernel, Step, Variant
@@ -13,6 +13,7 @@ from asg.codegen.map_kernel import map_variants
 from asg.codegen.report import entry_report, total_report
 from asg.codegen.row_kernel import row_variants
 from asg.codegen.scatter_kernel import scatter_variants
+from asg.codegen.signature import signature
 from asg.graph import Graph
 from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
@@ -46,16 +47,17 @@ class Generate:
         reports = {
             key: entry_report(storage.entries[key], library.kinds(entries[key])) for key in plans
         }
+        kernels = library.kernels
         return Artefact(
             name=name,
             buffers=storage.buffers,
             persistent=storage.persistent,
             roles=dict(storage.roles),
-            kernels=dict(library.kernels),
+            kernels=kernels,
             entries=entries,
             values=dict(storage.contents),
             sources={key: str(plan.graph) for key, plan in plans.items()},
-            report=total_report(reports, library.kernels, storage.report),
+            report=total_report(reports, kernels, storage.report),
         )
 
 
@@ -64,8 +66,19 @@ class _Library:
     """Kernels written so far. Two that differ in names only are one."""
 
     target: Target
-    kernels: dict[str, Kernel] = field(default_factory=dict)
-    _by_text: dict[object, str] = field(default_factory=dict)
+    _kernels: dict[str, Kernel] = field(default_factory=dict)
+    _by_signature: dict[Hashable, str] = field(default_factory=dict)
+    _by_text: dict[Hashable, str] = field(default_factory=dict)
+    _nodes: dict[str, list[str]] = field(default_factory=dict)
+    _sites: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """All kernels; each names the nodes and lines of all that became one."""
+        return {
+            name: replace(kernel, nodes=tuple(self._nodes[name]), sites=tuple(self._sites[name]))
+            for name, kernel in self._kernels.items()
+        }
 
     def entry(self, storage: EntryStorage, graph: Graph) -> Entry:
         steps: list[Step] = []
@@ -88,40 +101,43 @@ class _Library:
     def kinds(self, entry: Entry) -> list[str]:
         """Return the kernel class of every dispatch."""
         return [
-            self.kernels[step.kernel].kind for step in entry.steps if isinstance(step, Dispatch)
+            self._kernels[step.kernel].kind for step in entry.steps if isinstance(step, Dispatch)
         ]
 
     def _kernel(self, step: KernelStep, storage: EntryStorage) -> str:
-        fused = step.kernel
-        graph = storage.plan.graph
+        """Return the name of the kernel for `step`, written now unless there is one like it."""
+        fused, graph = step.kernel, storage.plan.graph
         bound = tuple(_bound(each) for each in step.bindings)
         context = KernelContext(graph, fused, bound, self.target)
+        key = signature(context)
+        name = self._by_signature.get(key)
+        if name is None:
+            name = self._by_signature[key] = self._write(context, step, storage.name)
+        nodes = self._nodes.setdefault(name, [])
+        nodes += [graph.names[value] for node in fused.nodes for value in node.values]
+        self._sites.setdefault(name, {}).update(dict.fromkeys(sites(fused.nodes)))
+        return name
+
+    def _write(self, context: KernelContext, step: KernelStep, entry: str) -> str:
+        """Return the name of a kernel with the text for `context`, a new one if need be."""
+        fused = context.kernel
         variants = _WRITERS[fused.kind](context)
         accesses = tuple(each.access for each in step.bindings)
         key = (accesses, tuple(_shape_of_text(variant) for variant in variants))
-        nodes = tuple(graph.names[value] for node in fused.nodes for value in node.values)
-        lines = tuple(sites(fused.nodes))
-        if key in self._by_text:
-            name = self._by_text[key]
-            twin = self.kernels[name]
-            self.kernels[name] = replace(
-                twin,
-                nodes=(*twin.nodes, *nodes),
-                sites=tuple(dict.fromkeys((*twin.sites, *lines))),
-            )
-            return name
-        name = fused.name if fused.name not in self.kernels else f"{storage.name}_{fused.name}"
+        name = fused.name if fused.name not in self._kernels else f"{entry}_{fused.name}"
+        found = self._by_text.setdefault(key, name)
+        if found != name:
+            return found
         names = [binding.name for binding in context.bindings()[0]]
-        self._by_text[key] = name
-        self.kernels[name] = Kernel(
+        self._kernels[name] = Kernel(
             name=name,
             kind=fused.kind,
             arguments=tuple(
                 Argument(name, access) for name, access in zip(names, accesses, strict=True)
             ),
             variants=variants,
-            nodes=nodes,
-            sites=lines,
+            nodes=(),
+            sites=(),
             flops=flops(fused),
             bytes_moved=bytes_moved(fused),
         )

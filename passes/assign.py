@@ -13,9 +13,10 @@ from asg.passes.draw_memory import memory_report
 from asg.passes.homes import Homes, SlotTable
 from asg.passes.inplace import reuse_dying_reads, update_in_place
 from asg.passes.kernels import FusionPlan
-from asg.passes.liveness import Access, Area, Draft, DraftStep, Lives, draft
+from asg.passes.liveness import Area, Draft, DraftStep, Lives, Root, draft
 from asg.passes.persistent import Persistent, fixed_roots, lay_out
 from asg.passes.plan_memory import PlanMemory
+from asg.passes.spans import Spans
 from asg.passes.storage import (
     ALIGNMENT,
     EntryStorage,
@@ -106,18 +107,20 @@ class _Names:
     def __init__(self, found: Draft, lives: Lives) -> None:
         self._lives = lives
         names = found.plan.graph.names
-        self._given: dict[object, list[Access]] = {}  # inputs, by the root they lie in
+        self._given: Spans[str] = Spans()  # inputs
+        self._roots: set[Root] = set()  # what they lie in
         for node in found.plan.graph.inputs:
             area = found.areas[Value(node)]
-            self._given.setdefault(area.root, []).append(Access(names[Value(node)], area))
+            self._given.add(*area.span, names[Value(node)])
+            self._roots.add(area.root)
         self._aliases: dict[str, list[str]] = {}
         for alias, place in found.plan.aliases.items():
             self._aliases.setdefault(names[place.parent], []).append(names[alias])
 
     def parts(self, area: Area) -> list[str]:
         """Return what must have been given, or written, for `area` to be intact."""
-        if area.root in self._given:  # a step that writes there makes another value of it
-            return [each.name for each in self._given[area.root] if each.area.overlaps(area)]
+        if area.root in self._roots:  # a step that writes there makes another value of it
+            return self._given.find(*area.span)
         return [leaf.access.name for leaf in self._lives.leaves(area)]
 
     def read(self, step: DraftStep) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from asg.graph import Value
 from asg.passes.homes import Homes, SlotTable
 from asg.passes.kernels import FusedKernel
 from asg.passes.liveness import Area, Draft, Lives, Root
+from asg.passes.spans import Spans
 from asg.passes.storage import ALIGNMENT, Location
 
 Update = tuple[str, Value]  # a state's name and what it becomes
@@ -134,7 +135,7 @@ class _Readers:
     """The steps that read each buffer outside the arena, as it is before the run."""
 
     def __init__(self, draft: Draft, last_reads: Sequence[Area]) -> None:
-        self._reads: dict[int, list[tuple[int, Location, Value | None]]] = {}
+        self._reads: Spans[tuple[int, Value | None]] = Spans()
         for index, step in enumerate(draft.steps):
             for position, read in enumerate(step.reads):
                 value = step.kernel.reads[position] if step.kernel else None
@@ -146,13 +147,11 @@ class _Readers:
         base = draft.fixed.get(area.root) if isinstance(area.root, Value) else None
         if base is not None:
             place = area.within(base)
-            self._reads.setdefault(place.buffer, []).append((step, place, value))
+            self._reads.add(place.buffer, place.offset, place.end, (step, value))
 
     def all_before(self, step: int, target: Location, allowed: Sequence[Value]) -> bool:
         """Tell whether nothing reads `target` from `step` on, but `allowed` in the step itself."""
-        for index, place, value in self._reads.get(target.buffer, ()):
-            if index < step or not place.overlaps(target):
-                continue
-            if index > step or value not in allowed:
-                return False
-        return True
+        found = self._reads.find(target.buffer, target.offset, target.end)
+        return not any(
+            index > step or (index == step and value not in allowed) for index, value in found
+        )

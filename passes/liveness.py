@@ -30,6 +30,11 @@ class Area:
     def end(self) -> int:
         return self.offset + self.nbytes
 
+    @property
+    def span(self) -> tuple[Root, int, int]:
+        """The root, and where in it the area begins and ends."""
+        return self.root, self.offset, self.end
+
     def overlaps(self, other: Area) -> bool:
         """Tell whether the two have a byte in common."""
         if self.root != other.root:

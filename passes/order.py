@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from asg.graph import Value
 from asg.passes.kernels import FusionPlan
-from asg.passes.liveness import Area, Draft, Leaf, Lives, draft
+from asg.passes.liveness import Draft, Leaf, Lives, draft
+from asg.passes.spans import Spans
 from asg.passes.storage import align
 
 _MOVE_WORK = 2_000_000  # visits of operands that improving an order may cost
@@ -144,11 +145,10 @@ def _wait_for_readers(found: Draft, waits: list[dict[int, None]]) -> set[object]
         if step.kernel is not None
         for output in step.kernel.outputs
     }
-    readers: dict[object, list[_Reader]] = {}
-    for index, step in enumerate(found.steps):
-        for position, read in enumerate(step.reads):
-            value = step.kernel.reads[position] if step.kernel else None
-            readers.setdefault(read.area.root, []).append((index, read.area, value))
+    readers = _readers(found)
+    results: Spans[None] = Spans()
+    for value in (*graph.outputs.values(), *graph.updates.values()):
+        results.add(*found.areas[value].span, None)
     updating: dict[object, bool] = {}
     late: list[tuple[Value, list[tuple[int, int]]]] = []
     for state, value in graph.updates.items():
@@ -156,7 +156,8 @@ def _wait_for_readers(found: Draft, waits: list[dict[int, None]]) -> set[object]
         made = found.areas[value].root
         if not isinstance(made, Value) or made not in makers or found.areas[made].root != made:
             continue
-        edges = _edges(found, old, made, makers[made], readers.get(old.root, []))
+        is_result = bool(results.find(*old.span))  # the old value itself
+        edges = None if is_result else _edges(found, made, makers[made], readers.find(*old.span))
         updating[made] = updating.get(made, True) and edges is not None
         if edges is not None and any(reader > maker for reader, maker in edges):
             late.append((made, edges))
@@ -172,23 +173,27 @@ def _wait_for_readers(found: Draft, waits: list[dict[int, None]]) -> set[object]
     return {made for made, is_possible in updating.items() if is_possible}
 
 
-_Reader = tuple[int, Area, Value | None]  # a step, what it reads, and as which value
+_Reader = tuple[int, Value | None]  # a step, and as which value it reads
+
+
+def _readers(found: Draft) -> Spans[_Reader]:
+    """Return who reads what."""
+    readers: Spans[_Reader] = Spans()
+    for index, step in enumerate(found.steps):
+        for position, read in enumerate(step.reads):
+            value = step.kernel.reads[position] if step.kernel else None
+            readers.add(*read.area.span, (index, value))
+    return readers
 
 
 def _edges(
-    found: Draft, old: Area, made: Value, maker: int, readers: Sequence[_Reader]
+    found: Draft, made: Value, maker: int, readers: Sequence[_Reader]
 ) -> list[tuple[int, int]] | None:
     """Return (reader, maker) for each reader of a state, None if it can't be updated in place."""
-    graph = found.plan.graph
-    last = [*graph.outputs.values(), *graph.updates.values()]
-    if any(found.areas[value].overlaps(old) for value in last):
-        return None  # the old value itself is a result
     kernel = found.steps[maker].kernel
     pairs = kernel.in_place if kernel is not None else ()
     edges = []
-    for index, area, value in readers:
-        if not area.overlaps(old):
-            continue
+    for index, value in readers:
         if index != maker:
             edges.append((index, maker))
         elif not any(read == value and written == made for read, written in pairs):
