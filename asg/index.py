@@ -239,23 +239,35 @@ def _recombine(gathered: dict[Atom, int]) -> int:
     while pending:
         atom = pending.pop()
         c = gathered.get(atom, 0)
-        if not c:
+        found = _matching_quotient(gathered, atom, c) if c else None
+        if found is None:
             continue
-        quotient = _divide(atom.operand, atom.divisor)
-        scale = c * atom.divisor
-        if not quotient.terms or any(
-            gathered.get(part, 0) != scale * k for part, k in quotient.terms
-        ):
-            continue
+        whole, quotient = found
         del gathered[atom]
         for part, _ in quotient.terms:
             del gathered[part]
-        const += c * atom.operand.const - scale * quotient.const
-        for part, k in atom.operand.terms:
+        const += c * whole.const - c * atom.divisor * quotient.const
+        for part, k in whole.terms:
             gathered[part] = gathered.get(part, 0) + c * k
-            if isinstance(part, Mod):
-                pending.append(part)
+        # What was put together may be what another remainder lacked.
+        pending = [atom for atom in gathered if isinstance(atom, Mod)]
     return const
+
+
+def _matching_quotient(gathered: dict[Atom, int], atom: Mod, c: int) -> tuple[Index, Index] | None:
+    """Return `x` and `x // m` where `gathered` holds `c * (x % m)`, which is `c * atom`, and
+    `c * m * (x // m)`. The remainder may have been reduced: `4 k % 3` is `k % 3`."""
+    scale = c * atom.divisor
+    quotient = _divide(atom.operand, atom.divisor)
+    if quotient.terms and all(gathered.get(part, 0) == scale * k for part, k in quotient.terms):
+        return atom.operand, quotient
+    wanted = Index(0, ((atom, 1),))
+    for part, k in gathered.items():
+        if not isinstance(part, Div) or k != scale or part.divisor != atom.divisor:
+            continue
+        if _remainder(part.operand, part.divisor) == wanted:
+            return part.operand, Index(0, ((part, 1),))
+    return None
 
 
 @lru_cache(maxsize=1 << 14)

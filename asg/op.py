@@ -126,10 +126,12 @@ class Composite:
     """Spelt out in other ops by `expand(node_attrs, *operands)` before it is lowered.
 
     An op is kept whole until then because its own gradient is better than that of its expansion
-    (softmax needs only its result), or because a pass looks for it.
+    (softmax needs only its result), or because a pass looks for it. `is_sum`: each result element
+    is a sum of products of the operands' elements, and rounds like one.
     """
 
     expand: Callable[..., Tensor | tuple[Tensor, ...]]
+    is_sum: bool = False
 
 
 @dataclass(frozen=True)

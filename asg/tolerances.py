@@ -94,7 +94,7 @@ def rounding(kind: Kind) -> Rounding:
             return ROUNDING["product"]
         case Reduction():
             return ROUNDING["exact"]
-        case Contraction() | Scatter():
+        case Contraction() | Scatter() | Composite(is_sum=True):
             return ROUNDING["sum"]
         case Composite() | Attention():
             return ROUNDING["composite"]
@@ -120,6 +120,10 @@ def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, 
             squares = node.op.numpy(_square(x), index, _square(updates), **node.attrs)
             zeros, ones = np.zeros(x.shape), np.ones(updates.shape)
             return np.sqrt(squares), 1 + node.op.numpy(zeros, index, ones, **node.attrs)
+        case Composite(is_sum=True):
+            squares = node.op.numpy(*map(_square, operands), **node.attrs)
+            each_one = (np.ones(operand.shape) for operand in operands)
+            return np.sqrt(squares), np.maximum(node.op.numpy(*each_one, **node.attrs), 1)
         case _:
             return np.abs(result), operands[0].size / max(result.size, 1)
 

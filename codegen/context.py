@@ -15,7 +15,7 @@ from asg.graph import Graph, Node, Value
 from asg.index import Index, Var, flatten, unflatten
 from asg.op import Elementwise, View
 from asg.passes.cost import node_flops
-from asg.passes.inline import is_written_through
+from asg.passes.inline import written_through
 from asg.passes.kernels import FusedKernel
 
 MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
@@ -123,16 +123,15 @@ def output_coordinates(
 ) -> tuple[Index, ...]:
     """Return where in `value` the element lies that the contraction's element becomes.
 
-    Everything behind a view that the contraction writes through follows the view's order.
+    Everything behind the views that the contraction writes through follows their order.
     """
     anchor = context.kernel.anchors[0]
     shape = anchor.type.shape
-    for node in context.graph.users.get(Value(anchor), ()):
-        if is_written_through(context.graph, node):
-            assert isinstance(node.op.kind, View)
-            assert node.op.kind.inverse is not None
-            coordinates = node.op.kind.inverse(node.attrs, shape, node.type.shape, coordinates)
-            shape = node.type.shape
+    for node in written_through(context.graph, anchor):
+        assert isinstance(node.op.kind, View)
+        assert node.op.kind.inverse is not None
+        coordinates = node.op.kind.inverse(node.attrs, shape, node.type.shape, coordinates)
+        shape = node.type.shape
     if value.type.shape == shape:
         return coordinates
     return unflatten(flatten(coordinates, shape), value.type.shape)

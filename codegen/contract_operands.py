@@ -102,18 +102,25 @@ def quads_in(size: int) -> int:
 def with_dense_quads(
     context: KernelContext, side: Side, batch: Coordinates, *, may_follow_outer: bool
 ) -> Side:
-    """Return `side` with quads along the axis that takes fewer loads, along `inner` in doubt."""
+    """Return `side` with quads along the axis that takes fewer loads, then shorter addresses.
+
+    In doubt they lie along `inner`.
+    """
     if not may_follow_outer:
         return replace(side, along_inner=True)
-    loads = [
-        _scalar_loads(context, replace(side, along_inner=along_inner), batch)
+    costs = [
+        _read_cost(context, replace(side, along_inner=along_inner), batch)
         for along_inner in (True, False)
     ]
-    return replace(side, along_inner=loads[0] <= loads[1])
+    return replace(side, along_inner=costs[0] <= costs[1])
 
 
-def _scalar_loads(context: KernelContext, side: Side, batch: Coordinates) -> int:
-    """Count the loads of single elements that reading a quad takes."""
+def _read_cost(context: KernelContext, side: Side, batch: Coordinates) -> tuple[int, int]:
+    """Return the loads of single elements that reading a quad takes, and the length of its text.
+
+    The addresses of neighbours in a sliding window differ by one along a row of the image, and
+    are each a calculation of their own along the window: the text tells.
+    """
     bindings, places = context.bindings()
     for binding in bindings:
         binding.is_vector = True
@@ -125,7 +132,8 @@ def _scalar_loads(context: KernelContext, side: Side, batch: Coordinates) -> int
     else:
         outer = quad_start(emitter, "start", variable("quad", quads_in(side.outer)), side.outer)
     side.read(emitter, batch, outer, inner)
-    return sum(binding.scalar_uses for binding in bindings)
+    loads_of_one = sum(binding.scalar_uses for binding in bindings)
+    return loads_of_one, sum(map(len, emitter.lines))
 
 
 def _is_variable(index: Index) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from asg.codegen.context import KernelContext
 from asg.graph import Node, Value
-from asg.passes.inline import is_written_through
+from asg.passes.inline import written_through
 
 
 def signature(context: KernelContext) -> Hashable:
@@ -40,8 +40,7 @@ def signature(context: KernelContext) -> Hashable:
         tuple(
             _node(view, ())
             for node in kernel.anchors
-            for view in context.graph.users.get(Value(node), ())
-            if is_written_through(context.graph, view)
+            for view in written_through(context.graph, node)
         ),
     )
 

@@ -182,23 +182,28 @@ def _forced(graph: Graph, result: Inlining) -> set[Node]:
         elif not is_given(base.node):
             forced.add(base.node)
     for node in graph.nodes:
-        if is_written_through(graph, node):
-            forced.add(node)
-            result.stored_views.add(node)
+        if isinstance(node.op.kind, Contraction):
+            chain = written_through(graph, node)
+            forced.update(chain[-1:])
+            result.stored_views.update(chain[-1:])
     return forced
 
 
-def is_written_through(graph: Graph, node: Node) -> bool:
-    """Tell whether a bijective view is all that anyone reads of a contraction."""
-    kind = node.op.kind
-    if not isinstance(kind, View) or kind.inverse is None or contiguous_base(Value(node)):
-        return False
-    source = node.inputs[0]
-    return (
-        isinstance(source.node.op.kind, Contraction)
-        and graph.users[source] == [node]
-        and source not in graph.results
-    )
+def written_through(graph: Graph, contraction: Node) -> list[Node]:
+    """Return the bijective views through which alone a contraction is read, if they reorder it:
+    its kernel then stores what the last of them shows."""
+    chain: list[Node] = []
+    value = Value(contraction)
+    while value not in graph.results:
+        users = list(graph.users.get(value, ()))
+        if len(users) != 1:
+            break
+        user = users[0]
+        if not isinstance(user.op.kind, View) or user.op.kind.inverse is None:
+            break
+        chain.append(user)
+        value = Value(user)
+    return chain if contiguous_base(value) is None else []
 
 
 def under_views(value: Value) -> Value:

@@ -19,6 +19,7 @@ from asg.errors import AsgError, GraphError, InternalError
 from asg.format import format_graph
 from asg.graph import Graph
 from asg.graph_file import large_constants
+from asg.passes.convolve import Convolve
 from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
 from asg.passes.simplify import Simplify
@@ -31,16 +32,18 @@ Observer = Callable[["Step"], None]
 # The order:
 # 1. Marks for differentiation go first; it has happened by now, and they would hide what lies
 #    under them from every rule.
-# 2. Composites are spelt out before simplification, because the rules look through views and
+# 2. Convolutions are spelt out in the form that suits their sizes, while they are whole.
+# 3. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
-# 3. Simplification composes views and shares what became equal; only then is it seen who reads a
+# 4. Simplification composes views and shares what became equal; only then is it seen who reads a
 #    product transposed.
-# 4. Simplification is last: what it leaves is in the form that fusion expects (views composed,
+# 5. Simplification is last: what it leaves is in the form that fusion expects (views composed,
 #    constants folded, no node that does nothing).
 # There is no pass for dead code or common subexpressions: building a graph keeps what is needed
 # and makes equal nodes one.
 DEFAULT: tuple[Pass, ...] = (
     DropStopGradients(),
+    Convolve(),
     ExpandComposites(),
     Simplify(),
     TransposeProducts(),

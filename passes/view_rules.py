@@ -13,7 +13,7 @@ from asg.graph import Node, Value
 from asg.op import Combine, Reduction
 from asg.ops.arithmetic import add, mul
 from asg.ops.join import concatenate, pack
-from asg.ops.movement import broadcast, flip, pad, permute, reshape, slice_
+from asg.ops.movement import broadcast, dilate, flip, pad, permute, reshape, slice_
 from asg.ops.sources import constant_, iota
 from asg.passes.rewriting import (
     Captures,
@@ -424,7 +424,7 @@ def _broadcast_again(node: Node, inner: Node) -> Tensor:
     return spread(operand(inner, 0), node.type.shape)
 
 
-_ALL_VIEWS = (reshape, permute, broadcast, slice_, pad, flip)
+_ALL_VIEWS = (reshape, permute, broadcast, slice_, dilate, pad, flip)
 
 VIEWS: tuple[Rule, ...] = (
     Rule("view that changes nothing", _ALL_VIEWS, _same_type, lambda x: x),

@@ -12,6 +12,7 @@ from asg.ops import (
     attention,
     bits,
     convert,
+    convolution,
     elementwise,
     indexing,
     join,
@@ -21,12 +22,13 @@ from asg.ops import (
     normalizing,
     reduction,
     sources,
+    windows,
 )
 from asg.tensor import bind_operators
 
 _FAMILIES = (
     sources, arithmetic, elementwise, logic, bits, convert, movement, join, reduction, linear,
-    indexing, normalizing, attention,
+    indexing, normalizing, attention, windows, convolution,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

@@ -177,7 +177,7 @@ def _slices(attrs: Attrs) -> tuple[slice, ...]:
 def _slice_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor]:
     """Zeros go between the elements that were taken, and around them."""
     attrs = node.attrs
-    spread = _spread(g, attrs["steps"])
+    spread: Tensor = dilate(g, steps=attrs["steps"])
     high = [
         size - start - width
         for size, start, width in zip(x.shape, attrs["starts"], spread.shape, strict=True)
@@ -186,16 +186,52 @@ def _slice_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor]:
     return [result]
 
 
-def _spread(g: Tensor, steps: Sequence[int]) -> Tensor:
-    """Put `step - 1` zeros after every element: pad an axis added after each, then merge both."""
-    if all(step == 1 for step in steps):
-        return g
-    paired = reshape(g, shape=tuple(part for size in g.shape for part in (size, 1)))
-    after = tuple(part for step in steps for part in (0, step - 1))
-    wide = pad(paired, low=(0,) * len(after), high=after, fill=0.0)
-    merged = tuple(size * step for size, step in zip(g.shape, steps, strict=True))
-    result: Tensor = reshape(wide, shape=merged)
+def _dilate_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    expect(types, 1)
+    shape, steps = types[0].shape, attrs["steps"]
+    if len(steps) != len(shape) or any(step < 1 for step in steps):
+        raise ShapeError(f"steps need {len(shape)} positive entries for {types[0]}, got {steps}")
+    sizes = ((size - 1) * step + 1 if size else 0 for size, step in zip(shape, steps, strict=True))
+    return TensorType(tuple(sizes), types[0].dtype)
+
+
+def _dilate_access(attrs: Attrs, source: Shape, shape: Shape, at: Coordinates) -> Access:
+    steps = attrs["steps"]
+    guards = tuple((c % step, 0, 1) for c, step in zip(at, steps, strict=True) if step > 1)
+    return Access(tuple(c // step for c, step in zip(at, steps, strict=True)), guards)
+
+
+def _dilate_numpy(x: Array, steps: Sequence[int]) -> Array:
+    sizes = [max((size - 1) * step + 1, 0) for size, step in zip(x.shape, steps, strict=True)]
+    result = np.zeros(sizes, x.dtype)
+    result[tuple(slice(None, None, step) for step in steps)] = x
     return result
+
+
+def _dilate_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor]:
+    """The zeros between are constants."""
+    return [slice_(g, starts=(0,) * g.ndim, stops=g.shape, steps=node.attrs["steps"])]
+
+
+dilate = Op(
+    name="dilate",
+    doc="`step - 1` zeros put between neighbours, one entry of `steps` per axis.",
+    kind=View(access=_dilate_access),
+    shape=_dilate_rule,
+    numpy=_dilate_numpy,
+    grad=_dilate_grad,
+    examples=[Example([[1.0, 2.0, 3.0]], [1.0, 0.0, 2.0, 0.0, 3.0], {"steps": (2,)})],
+    samples=[
+        Sample(["f32[3, 4]"], {"steps": (1, 3)}),
+        Sample(["i32[4]"], {"steps": (2,)}),
+        Sample(["f32[0, 2]"], {"steps": (2, 2)}),
+        Sample(["f32[]"], {"steps": ()}),
+    ],
+    errors=[
+        BadSample(["f32[3]"], "dilate: steps need 1 positive entries", {"steps": (0,)}),
+        BadSample(["f32[3]"], "steps need 1 positive entries", {"steps": (1, 1)}),
+    ],
+)
 
 
 # Named for the text form; `slice` itself must stay Python's.
@@ -316,4 +352,4 @@ flip: Op = Op(
     errors=[BadSample(["f32[3]"], "flip: axis 1 is out of range for [3]", {"axes": (1,)})],
 )
 
-OPS = (reshape, permute, broadcast, slice_, pad, flip)
+OPS = (reshape, permute, broadcast, slice_, dilate, pad, flip)

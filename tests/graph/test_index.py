@@ -97,3 +97,11 @@ def test_text() -> None:
 def test_division_by_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="divided by positive constants only, got 0"):
         variable("i", 4) // 0
+
+
+def test_reduced_remainders_meet_their_quotients() -> None:
+    """`4 k % 3` is written `k % 3`, and still belongs to `4 k // 3`."""
+    k, lane = variable("k", 144), variable("e", 4)
+    for shape in ((64, 3, 3), (8, 8, 3, 3), (12, 12, 4)):
+        assert flatten(unflatten(k * 4 + lane, shape), shape) == k * 4 + lane
+        assert flatten(unflatten(k * 4, shape), shape) == k * 4

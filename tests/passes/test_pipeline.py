@@ -49,6 +49,7 @@ class Crash:
 def test_names_of_passes() -> None:
     assert [pass_name(each) for each in DEFAULT] == [
         "drop-stop-gradients",
+        "convolve",
         "expand-composites",
         "simplify",
         "transpose-products",
@@ -68,10 +69,11 @@ def test_passes_run_in_order_and_observers_see_each() -> None:
     assert [(step.index, step.name) for step in seen] == [
         (0, "trace"),
         (1, "drop-stop-gradients"),
-        (2, "expand-composites"),
-        (3, "simplify"),
-        (4, "transpose-products"),
-        (5, "simplify"),
+        (2, "convolve"),
+        (3, "expand-composites"),
+        (4, "simplify"),
+        (5, "transpose-products"),
+        (6, "simplify"),
     ]
     assert seen[0].before is None
     assert seen[0].after is GRAPH
@@ -94,17 +96,18 @@ def test_dumps_can_be_read(tmp_path: Path) -> None:
     assert sorted(files) == [
         "00-trace.asg",
         "01-drop-stop-gradients.asg",
-        "02-expand-composites.asg",
-        "03-simplify.asg",
-        "04-transpose-products.asg",
-        "05-simplify.asg",
+        "02-convolve.asg",
+        "03-expand-composites.asg",
+        "04-simplify.asg",
+        "05-transpose-products.asg",
+        "06-simplify.asg",
         "constants",
     ]
     assert files["00-trace.asg"].read_text() == str(graph)
     assert files["01-drop-stop-gradients.asg"].read_text() == "(unchanged)\n"
     constants = {path.stem: np.load(path) for path in files["constants"].iterdir()}
     assert len(constants) == 1
-    last = parse_graph(files["03-simplify.asg"].read_text(), constants)
+    last = parse_graph(files["04-simplify.asg"].read_text(), constants)
     assert [node.op.name for node in last.nodes] == ["input", "exp", "constant", "mul"]
 
 
@@ -129,6 +132,7 @@ def test_times_print_as_a_table() -> None:
     assert [(name, nodes) for name, _, nodes in times.steps] == [
         ("trace", 4),
         ("drop-stop-gradients", 4),
+        ("convolve", 4),
         ("expand-composites", 4),
         ("simplify", 2),
         ("transpose-products", 2),

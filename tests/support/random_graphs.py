@@ -39,9 +39,10 @@ from asg.ops.arithmetic import add, mul, neg, sub
 from asg.ops.indexing import gather, scatter_add
 from asg.ops.join import concatenate, pack
 from asg.ops.logic import select
-from asg.ops.movement import broadcast, flip, pad, permute, reshape, slice_
+from asg.ops.movement import broadcast, dilate, flip, pad, permute, reshape, slice_
 from asg.ops.reduction import reduce_sum
 from asg.ops.sources import constant, constant_, input, input_, iota
+from asg.ops.windows import window_sources, windows
 from asg.tensor import Tensor
 from asg.types import DType, Shape, TensorType, parse_type
 
@@ -215,6 +216,9 @@ class _Maker:
             case Elementwise():
                 self.elementwise(op)
             case View():
+                if op is window_sources:  # takes what only windows make
+                    self.from_sample(op, self.random.choice(list(op.samples)))
+                    return
                 x = self.pick(lambda type_: True)
                 self.apply(op, [x], self.view_attrs(op, x.type))
             case Join():
@@ -309,7 +313,25 @@ class _Maker:
             low, high = (tuple(draw.randint(-1, 3) for _ in shape) for _ in range(2))
             fill = False if type_.dtype is DType.BOOL else draw.randint(0, 2)
             return {"low": low, "high": high, "fill": fill}
+        if op is dilate:
+            return {"steps": tuple(draw.choice((1, 1, 2, 3)) for _ in shape)}
+        if op is windows:
+            return self.window_attrs(shape)
         raise NotImplementedError(f"random_graphs: say how to draw attributes of {op.name}")
+
+    def window_attrs(self, shape: Shape) -> dict[str, Any]:
+        """Return windows that fit into the last axes."""
+        draw = self.random
+        count = 0
+        while count < min(2, len(shape)) and shape[len(shape) - count - 1]:
+            count += 1
+        sizes = tuple(draw.randint(1, min(size, 3)) for size in shape[len(shape) - count :])
+        fits = all(
+            2 * size - 1 <= n for size, n in zip(sizes, shape[len(shape) - count :], strict=True)
+        )
+        dilation = tuple(draw.choice((1, 2)) if fits else 1 for _ in sizes)
+        strides = tuple(draw.choice((1, 1, 2)) for _ in sizes)
+        return {"sizes": sizes, "strides": strides, "dilation": dilation}
 
     def factors(self, size: int) -> Shape:
         """Return a shape of so many elements."""
