@@ -19,6 +19,8 @@ from asg.passes.inline import written_through
 from asg.passes.kernels import FusedKernel
 
 MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
+WIDE_FEATURE = "shader-int64"
+WIDE_BYTES = 1 << 16  # kernels that move less take no longer than their dispatch
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ def write(
     schedule: str,
     features: Sequence[str] = (),
     subgroup_size: int = 0,
+    wide: bool = False,
 ) -> Variant:
     """Render a kernel: `body` writes statements and returns the template's other holes.
 
     It runs twice. The first time tells which bindings are read four elements at a time and so
-    become arrays of vec4.
+    become arrays of vec4; with `wide`, of pairs of 64-bit words where nothing else is read.
     """
     bindings, places = context.bindings()
     loads = {value: places[value] for value in context.kernel.reads}
@@ -99,6 +102,9 @@ def write(
     }
     for binding in bindings:
         binding.is_vector = binding.vector_uses > 0 and aligned[binding.name]
+        binding.is_wide = wide and binding.is_vector and binding.scalar_uses == 0
+    if any(binding.is_wide for binding in bindings):
+        features = (*features, WIDE_FEATURE)
     emitter = Emitter(loads, stores, context.names, lane)
     holes = body(emitter)
     text = render(
@@ -116,6 +122,21 @@ def write(
         helpers=helper_texts(list(emitter.helpers)),
     )
     return Variant(text, grid, tuple(features), subgroup_size, {}, schedule)
+
+
+def with_wide(
+    context: KernelContext, make: Callable[[bool], Variant], *, enough: int = WIDE_BYTES
+) -> tuple[Variant, ...]:
+    """Return what `make` writes with 64-bit words, where that pays, then without them.
+
+    Software devices load lane by lane, and two elements in a word are one load. Graphics cards
+    gain nothing from it.
+    """
+    plain = make(False)
+    if context.target.family != "cpu" or bytes_moved(context.kernel) < enough:
+        return (plain,)
+    wide = make(True)
+    return (wide, plain) if WIDE_FEATURE in wide.features else (plain,)
 
 
 def output_coordinates(

@@ -27,7 +27,7 @@ from asg.codegen.text import (
     helper_calls,
     identifier,
     literal,
-    stored_type,
+    vector_of,
 )
 from asg.errors import InternalError
 from asg.graph import Literal, Node, Value
@@ -169,8 +169,8 @@ class Emitter:
         if operand.dtype is DType.BOOL:
             zero, one = ("vec4u(0u)", "vec4u(1u)") if operand.width == LANES else ("0u", "1u")
             text = f"select({zero}, {one}, {text})"
-        if STORED[place.binding.dtype] != STORED[operand.dtype]:
-            text = f"bitcast<{stored_type(place.binding.dtype, operand.width)}>({text})"
+        if place.binding.stored != STORED[operand.dtype]:
+            text = f"bitcast<{vector_of(place.binding.stored, operand.width)}>({text})"
         position = flat + place.offset
         name = place.binding.name
         step = self._lane_step(position)
@@ -180,12 +180,13 @@ class Emitter:
             return
         base = self._without_lane(position)
         is_aligned = step == 1 and (base % LANES) == ZERO
-        if is_aligned:
-            place.binding.vector_uses += 1
+        place.binding.count(is_aligned)
         if is_aligned and place.binding.is_vector:
             wide = text
             if operand.width != LANES:
-                wide = f"{stored_type(place.binding.dtype, LANES)}({text})"
+                wide = f"{vector_of(place.binding.stored, LANES)}({text})"
+            if place.binding.is_wide:
+                wide = f"{self.call('asg_pack', 1)}({wide})"
             self.lines.append(f"{name}[{self.index(base // LANES)}] = {wide};")
             return
         if operand.width == LANES:
@@ -415,16 +416,17 @@ class Emitter:
             text = loaded(element, place.binding, value, 1)
             return Operand(self.let(stem, text), 1, value.type.dtype)
         base = self._without_lane(position) if step is not None else position
-        if step == 1 and (base % LANES) == ZERO:
-            place.binding.vector_uses += 1
-            if place.binding.is_vector:
-                quad = in_range(base, place, value) // LANES
-                text = f"{place.binding.name}[{self.index(quad)}]"
-                text = loaded(text, place.binding, value, LANES)
-                return Operand(self.let(stem, text), LANES, value.type.dtype)
+        is_aligned = step == 1 and (base % LANES) == ZERO
+        place.binding.count(is_aligned)
+        if is_aligned and place.binding.is_vector:
+            quad = in_range(base, place, value) // LANES
+            text = f"{place.binding.name}[{self.index(quad)}]"
+            if place.binding.is_wide:
+                text = f"{self.call('asg_unpack', 1)}({text})"
+            text = loaded(text, place.binding, value, LANES)
+            return Operand(self.let(stem, text), LANES, value.type.dtype)
         parts = []
         for lane in range(LANES):
-            place.binding.scalar_uses += 1
             here = in_range(self._at_lane(position, lane), place, value)
             element = self._element(place.binding, here)
             parts.append(loaded(element, place.binding, value, 1))

@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from asg.artefact import Variant
-from asg.codegen.context import KernelContext, grid_for, write
+from asg.codegen.context import KernelContext, grid_for, with_wide, write
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, lane_variable
 from asg.index import Index, unflatten, variable
+from asg.passes.cost import element_cost
 
 WORKGROUP = 64
+ENOUGH_THREADS = 4096
+CHEAP = 64  # operations per element up to which loads and stores take most of the time
 
 
 def map_variants(context: KernelContext) -> tuple[Variant, ...]:
-    """Return the kernel's variants: one, the same for every target.
+    """Return the kernel's variants.
 
-    One invocation computes four neighbours (a vec4) where the size allows, one element otherwise.
+    An item is four neighbours (a vec4) where the size allows, one element otherwise. On a
+    processor an invocation computes several items that follow each other, so that it uses whole
+    cache lines; on a graphics card one, so that neighbouring invocations do.
     """
+    return with_wide(context, lambda wide: _write(context, wide))
+
+
+def _write(context: KernelContext, wide: bool) -> Variant:
     size = context.kernel.outputs[0].type.size
     is_vector = size % LANES == 0
     count = size // LANES if is_vector else size
     lane = lane_variable() if is_vector else None
-    groups = grid_for(-(-count // WORKGROUP))
+    items = _items(context, count)
+    grid = grid_for(-(-count // (WORKGROUP * items)))
 
     def body(emitter: Emitter) -> Mapping[str, object]:
         flat = variable("i", count)
@@ -37,10 +47,20 @@ def map_variants(context: KernelContext) -> tuple[Variant, ...]:
         return {
             "body": emitter.take(),
             "count": count,
+            "items": items,
             "workgroup": WORKGROUP,
-            "groups_x": groups[0],
+            "groups_x": grid[0],
         }
 
-    amount = f"{LANES} elements" if is_vector else "1 element"
+    amount = f"{LANES * items} elements" if is_vector else "1 element"
     schedule = f"{amount} per invocation, workgroup {WORKGROUP}"
-    return (write(context, "map.wgsl.j2", body, lane, groups, schedule=schedule),)
+    return write(context, "map.wgsl.j2", body, lane, grid, schedule=schedule, wide=wide)
+
+
+def _items(context: KernelContext, count: int) -> int:
+    """Return how many items an invocation computes: 1, 2 or 4."""
+    if context.target.family != "cpu":
+        return 1
+    cost = sum(element_cost(node) for node in context.kernel.nodes)
+    most = 4 if cost <= CHEAP else 1
+    return next(n for n in (4, 2, 1) if n <= most and (n == 1 or count >= n * ENOUGH_THREADS))

@@ -66,10 +66,9 @@ def atom_name(atom: Var | Opaque) -> str:
     return atom.name if isinstance(atom, Var) else str(atom.key)
 
 
-def stored_type(dtype: DType, width: int) -> str:
-    """Return the type of `width` elements in a buffer."""
-    stored = STORED[dtype]
-    return f"vec4<{stored}>" if width == LANES else stored
+def vector_of(scalar: str, width: int) -> str:
+    """Return the type of `width` (1 or 4) numbers of type `scalar`."""
+    return f"vec4<{scalar}>" if width == LANES else scalar
 
 
 def helper_calls(template: str) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import wgpu
 
 SETUP_FAILED = 3
-FEATURES = ("shader-f16", "subgroup")
+FEATURES = ("shader-f16", "shader-int64", "subgroup")
 
 # wgpu grants the adapter's maxima unless told otherwise; a browser grants these.
 DEFAULT_LIMITS = {

@@ -30,9 +30,15 @@ SETUP_FAILED = 3
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _SUBGROUPS = re.compile(r"\b(subgroup[A-Z_]\w*|quad[A-Z]\w*|num_subgroups)\b")
+_NATIVE = re.compile(r"\b[iu]64\b")
 _F16 = re.compile(r"\b(f16|vec[234]h|mat[234]x[234]h)\b|\d[hH]\b")
 
 Verdicts = dict[str, str | None]
+
+
+def is_native(code: str) -> bool:
+    """Tell whether a shader uses what only native implementations have (64-bit integers)."""
+    return bool(_NATIVE.search(_COMMENT.sub("", code)))
 
 
 def check_naga(shaders: Mapping[str, str]) -> Verdicts:
