@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from asg.passes.packing_search import STYLES, Goal, Sections, beginning, search
+from asg.passes.packing_search import Goal, Sections, beginning, search
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-_WIDTH = 16  # partial packings that a beam keeps
 _SMALL = 30  # items; of so few, all packings may be looked at
 _ALL = 2000  # partial packings that are still all of them
 _SHARE = 0.25  # of the budget, for that
-_NARROWEST = 8  # the same in the first beams
-_WHOLE = 2  # turns of beams over everything, before those over an upper part
-_PARTS = 3  # one turn in so many is over everything again
-_CEILINGS = (0.5, 0.2, 0.8)  # where beams begin to cut, from the lower bound to the best known
+_WIDTHS = (4, 8, 16, 32)  # partial packings that a beam keeps
+_NOISES = (0.1, 0.3)
+_CEILINGS = (0.0, 0.2, 0.5, 0.8)  # where beams begin to cut, from the bound to the best known
+_WHOLE = 6  # beams over everything, before those over an upper part
+_WHOLE_SHARE = 0.33  # of the later ones are over everything again
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +222,14 @@ def _search(blocks: Sequence[Block], bases: list[int], enough: int, watch: _Watc
         lowest = height(blocks, best.tolist())
         if lowest <= enough or watch.is_over:
             return [int(base) for base in best]
-        style = STYLES[trial % len(STYLES)]
-        turn = trial // len(STYLES)
-        is_whole = turn < _WHOLE or turn % _PARTS == 0
+        width, noise = draw.choice(_WIDTHS), draw.choice(_NOISES)
+        is_whole = trial < _WHOLE or draw.random() < _WHOLE_SHARE
         kept = [] if is_whole else _lower_part(problem, best, lowest, draw)
-        ceiling = enough + int((lowest - enough) * _CEILINGS[turn % len(_CEILINGS)])
+        ceiling = enough + int((lowest - enough) * draw.choice(_CEILINGS))
         # A part may end as high as the best: another packing to go on from.
         bound = lowest if is_whole else lowest + 1
         goal = Goal(min(ceiling, lowest - 1), bound, watch.limit())
-        width = min(_NARROWEST << turn, _WIDTH) if is_whole else _WIDTH
-        outcome = search(problem, beginning(problem, kept), goal, width, style, trial)
+        outcome = search(problem, beginning(problem, kept), goal, width, noise, trial)
         watch.work += outcome.work
         if outcome.offsets is not None:
             best = outcome.offsets
@@ -247,7 +245,7 @@ def _exhaust(
         if lowest <= enough:
             return best, True
         goal = Goal(lowest - 1, lowest, watch.limit(_SHARE))
-        outcome = search(problem, beginning(problem), goal, _ALL, STYLES[0], 0)
+        outcome = search(problem, beginning(problem), goal, _ALL, 0.0, 0)
         watch.work += outcome.work
         if outcome.offsets is None:
             return best, outcome.is_complete
