@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_reductions import SplitReductions
 from asg.plan_view import PlanView
+from asg.program_cache import remembered
 from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
@@ -42,6 +44,7 @@ def compile(
     device: str | None = None,
     schedule: str | None = None,
     passes: tuple[Pass, ...] = PIPELINE,
+    cache: bool = True,
 ) -> Executable | NumpyExecutable:
     """Compile a graph, or several that share parameters and state, and load the result.
 
@@ -54,6 +57,8 @@ def compile(
         schedule: `cpu` or `gpu` to force a schedule family, or a class of adapters that
             `asg doctor` shows (`cpu-simd`, `nvidia-gpu` …); by default the adapter decides.
         passes: the pipeline to run before fusion; `asg.compiler.PIPELINE` unless told.
+        cache: whether kernels that an earlier run wrote for the same graph may be used
+            (`ASG_CACHE=0` turns this off everywhere).
 
     Raises:
         GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
@@ -69,7 +74,11 @@ def compile(
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
     kernel_target = target_for(opened.adapter_class, schedule)
-    artefact = lower(entries, target=kernel_target, passes=passes)
+    options = {"target": kernel_target, "passes": passes}
+    make = partial(lower, entries, target=kernel_target, passes=passes)
+    # Passes of the user's own may do anything; what ours do is in their source.
+    is_known = all(each in PIPELINE for each in passes)
+    artefact = remembered(entries, options, make) if cache and is_known else make()
     check_bindings(artefact, opened.adapter.limits["maxStorageBufferBindingSize"])
     return Executable(Executor(artefact, opened))
 

@@ -12,12 +12,14 @@ from importlib import metadata
 from typing import Any
 
 from asg.errors import DeviceError
+from asg.program_cache import CACHE as PROGRAMS
 from asg.runtime.adapters import DEFAULT_LIMITS, Adapter, choose_adapter
+from asg.runtime.devices import NOTES
 from asg.runtime.disk_cache import cache_root
 from asg.runtime.probing import CACHE as PROBES
 from asg.runtime.wgpu_device import Device, adapters
 
-CACHES = (PROBES,)
+CACHES = (PROBES, PROGRAMS, NOTES)
 
 PACKAGES = ("asg", "numpy", "wgpu", "jinja2", "safetensors", "click", "rich")
 # Package -> what it is for, and the extra that brings it.

@@ -12,6 +12,7 @@ of nothing but a bundle. `docs/bundle.schema.json` is the schema of the manifest
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,10 +20,11 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -80,11 +82,36 @@ def load_bundle(path: str | os.PathLike[str]) -> Artefact:
         BundleError: it is damaged, truncated, tampered with, or from a newer version.
     """
     source = Path(path)
-    try:
+    with _reading(source):
         if source.is_dir():
             return _load(_Folder(source))
         with zipfile.ZipFile(source) as archive:
             return _load(_Zip(source, archive))
+
+
+def pack_bundle(artefact: Artefact, values: Mapping[str, np.ndarray]) -> bytes:
+    """Return a bundle as a zip in memory, in which kernels and all else keep their order."""
+    stream = io.BytesIO()
+    _fill_zip(_files(artefact, values, is_sorted=False), stream)
+    return stream.getvalue()
+
+
+def unpack_bundle(data: bytes, name: str) -> Artefact:
+    """Read and check a bundle that is in memory; `name` is what errors call it.
+
+    Raises:
+        BundleError: it is damaged, truncated, tampered with, or from a newer version.
+    """
+    source = Path(name)
+    with _reading(source), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return _load(_Zip(source, archive))
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Make every error of reading one of ours."""
+    try:
+        yield
     except FileNotFoundError:
         raise BundleError(f"{source}: there is no such file or folder") from None
     except zipfile.BadZipFile as error:
@@ -98,7 +125,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Artefact:
 # -- writing ----------------------------------------------------------------------------------
 
 
-def _files(artefact: Artefact, values: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+def _files(
+    artefact: Artefact, values: Mapping[str, np.ndarray], *, is_sorted: bool = True
+) -> dict[str, bytes]:
     """Return the contents of every file by name, the manifest first."""
     files: dict[str, bytes] = {}
     texts: dict[tuple[str, int], str] = {}
@@ -129,7 +158,7 @@ def _files(artefact: Artefact, values: Mapping[str, np.ndarray]) -> dict[str, by
     report = manifest["report"]
     manifest["report"] = {key: report[key] for key in report if key not in _UNSAVED_REPORT}
     manifest["sha256"] = manifest_hash(manifest)
-    head = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    head = json.dumps(manifest, indent=1, sort_keys=is_sorted, ensure_ascii=False, allow_nan=False)
     return {_MANIFEST: f"{head}\n".encode(), **dict(sorted(files.items()))}
 
 
@@ -186,16 +215,21 @@ def _write_zip(files: Mapping[str, bytes], target: Path) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-            for file, data in files.items():
-                info = zipfile.ZipInfo(file, _EPOCH)
-                info.create_system = 3  # or the bytes would depend on the system
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, data)
+        with os.fdopen(handle, "wb") as stream:
+            _fill_zip(files, stream)
         part.chmod(0o644)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _fill_zip(files: Mapping[str, bytes], stream: IO[bytes]) -> None:
+    with zipfile.ZipFile(stream, "w") as archive:
+        for file, data in files.items():
+            info = zipfile.ZipInfo(file, _EPOCH)
+            info.create_system = 3  # or the bytes would depend on the system
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
 
 
 def _write_folder(files: Mapping[str, bytes], target: Path) -> None:

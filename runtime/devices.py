@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 from asg.errors import DeviceError
 from asg.runtime.adapters import granted_limits
-from asg.runtime.commands import Call, Work
+from asg.runtime.commands import Call, Pipeline, Work
+from asg.runtime.disk_cache import DiskCache, digest
 from asg.runtime.shaders import Shader
 from asg.runtime.wgpu_device import Device
+
+NOTES = DiskCache("drivers", 1 << 20)
 
 _MOST_HELPERS = 16
 _DUMMY_BYTES = 4096
@@ -51,25 +56,61 @@ def device_for(device: Device, limits: Mapping[str, int]) -> Device:
         return larger
 
 
-def precompile(device: Device, shaders: Sequence[Shader]) -> None:
-    """Let a software driver compile shaders on all cores.
+def compile_shaders(device: Device, shaders: Sequence[Shader]) -> list[Pipeline]:
+    """Return the pipelines of shaders; a software driver compiles them on all cores.
+
+    Raises:
+        ShaderError: the driver refuses one; then none is held.
+    """
+    precompile(device, shaders)
+    return device.acquire_pipelines(shaders)
+
+
+def precompile(device: Device, shaders: Sequence[Shader]) -> bool:
+    """Let a software driver compile shaders on all cores; whether that was needed.
 
     Mesa's lavapipe compiles a kernel when it is first dispatched, on the one thread that serves
     the device: seconds for a model. A dispatch of no workgroups compiles as well, and what was
     compiled lands in Mesa's disk cache, where other devices find it. So devices opened for the
-    purpose compile side by side.
+    purpose compile side by side. A note on disk tells later starts that it has been done.
     """
     missing = {shader.key: shader for shader in shaders if shader.key not in _precompiled}
     workers = min(len(missing), os.cpu_count() or 1, _MOST_HELPERS)
     is_cached = os.environ.get("MESA_SHADER_CACHE_DISABLE", "").lower() not in ("1", "true")
     if workers < 2 or not device.adapter.is_software or not is_cached:
-        return
+        return False
+    if NOTES.get(_note(device, missing.values())) is not None:
+        _precompiled.update(missing)
+        return False
     # The longest take longest, so they go first.
     pending = deque(sorted(missing.values(), key=lambda shader: -len(shader.wgsl)))
     with ThreadPoolExecutor(workers) as pool:
         for _ in range(workers):
             pool.submit(_compile_pending, device, pending)
     _precompiled.update(missing)
+    NOTES.put(_note(device, missing.values()), b"")
+    return True
+
+
+def _note(device: Device, shaders: Iterable[Shader]) -> str:
+    """Name the shaders, and the driver and its cache that have seen them.
+
+    What the note says may have become wrong (the driver forgets what was not used for long); then
+    kernels are compiled at their first dispatch.
+    """
+    texts = sorted(digest(shader.key[0], *shader.key[1]) for shader in shaders)
+    adapter = device.adapter
+    return digest(adapter.identity, adapter.driver, _driver_cache(), *texts)
+
+
+def _driver_cache() -> str:
+    """Name Mesa's disk cache; one that was deleted and made again has another name."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    root = Path(os.environ.get("MESA_SHADER_CACHE_DIR") or home)
+    for name in ("mesa_shader_cache_db", "mesa_shader_cache", "mesa_shader_cache_sf"):
+        with suppress(OSError):
+            return f"{root / name} {(root / name).stat().st_ino}"
+    return f"{root} has none"
 
 
 def _compile_pending(device: Device, pending: deque[Shader]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +23,7 @@ from asg.errors import DeviceLostError, InputError, ReleasedError
 from asg.runtime.arrays import as_array, to_words
 from asg.runtime.commands import Buffer, Command, Transfer
 from asg.runtime.device_array import DeviceArray, padded
-from asg.runtime.devices import device_for, precompile
+from asg.runtime.devices import compile_shaders, device_for
 from asg.runtime.inputs import check_names, input_slot, slot_types
 from asg.runtime.kernels import choose_variants, shader_of
 from asg.runtime.profile import Timing, name_timings, time_steps
@@ -57,14 +58,21 @@ class Executor:
         }
         self.variants = choose_variants(artefact.kernels, device)
         shaders = [shader_of(artefact.kernels[name], each) for name, each in self.variants.items()]
-        precompile(device, shaders)
-        self._pipelines = device.acquire_pipelines(shaders)
-        try:
-            lender = share._storage if share is not None else None
-            self._storage: Storage = Storage(artefact, device, lender)
-        except BaseException:
-            device.release_pipelines(self._pipelines)
-            raise
+        lender = share._storage if share is not None else None
+        # Weights are uploaded while the kernels compile.
+        with ThreadPoolExecutor(1, "asg-compile") as pool:
+            compiling = pool.submit(compile_shaders, device, shaders)
+            try:
+                self._storage: Storage = Storage(artefact, device, lender)
+            except BaseException:
+                if compiling.exception() is None:
+                    device.release_pipelines(compiling.result())
+                raise
+            try:
+                self._pipelines = compiling.result()
+            except BaseException:
+                self._storage.close()
+                raise
         by_name = dict(zip(self.variants, self._pipelines, strict=True))
         buffers = self._storage.buffers
         self._recorder = Recorder(artefact, device, buffers, by_name, self.variants)

@@ -206,14 +206,22 @@ class Device:
             missing = {each.key: each for each in shaders if each.key not in self._pipelines}
             for shader in missing.values():
                 self._prepare_layout(shader.accesses)
-            workers = min(8, os.cpu_count() or 1, len(missing))
-            if workers > 1:
-                with ThreadPoolExecutor(workers) as pool:
-                    made = list(pool.map(self._compile, missing.values()))
-            else:
-                made = [self._compile(shader) for shader in missing.values()]
-            self._pipelines.update((pipeline.key, pipeline) for pipeline in made)
-            pipelines = [self._pipelines[shader.key] for shader in shaders]
+        # Without the lock: other threads upload meanwhile, or compile the same for themselves.
+        workers = min(8, os.cpu_count() or 1, len(missing))
+        if workers > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                made = list(pool.map(self._compile, missing.values()))
+        else:
+            made = [self._compile(shader) for shader in missing.values()]
+        own = {pipeline.key: pipeline for pipeline in made}
+        with self._lock:
+            found: dict[object, Pipeline] = {}
+            for shader in shaders:
+                known = self._pipelines.get(shader.key) or own.get(shader.key)
+                # Its last user may have given it back while the others were compiled.
+                found[shader.key] = known or found.get(shader.key) or self._compile(shader)
+            self._pipelines.update(found)
+            pipelines = [found[shader.key] for shader in shaders]
             for pipeline in pipelines:
                 pipeline.users += 1
             return pipelines

@@ -27,6 +27,7 @@ ROOF = (
     "asg.machine",
     "asg.memory_watch",
     "asg.oracle",
+    "asg.program_cache",
     "asg.reproducer",
     "asg.shrink",
     "asg.specialiser",

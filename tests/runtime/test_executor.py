@@ -324,7 +324,8 @@ def test_no_variant_fits(load: Load, device: Device) -> None:
     with pytest.raises(DeviceError) as caught:
         load(artefacts.with_kernel(artefacts.model(), kernel))
     assert str(caught.value) == (
-        f"kernel double has no variant for {device.adapter.name}: no telepathy"
+        f"kernel double has no variant for {device.adapter.name}: no telepathy\n"
+        f"  {device.adapter.name} has subgroups {device.subgroups}"
     )
 
 
