@@ -103,8 +103,17 @@ def contract_variants(
     inner = anchor.inputs[0].type.shape[-1]
     problem = ContractProblem(math.prod(batch), rows, columns, inner)
     target = context.target
-    schedules = (schedule,) if schedule else choose(problem, target.family, target.subgroup_size)
-    return tuple(_variant(_tiling(context, problem, each)) for each in schedules)
+    if schedule:
+        return (_variant(_tiling(context, problem, schedule)),)
+    schedules = choose(problem, target.family, target.subgroup_size)
+    variants = [_variant(_tiling(context, problem, each)) for each in schedules]
+    # Where no operand lies so that it can be read as words, a variant without them follows.
+    useful = [
+        variant
+        for variant, each in zip(variants, schedules, strict=True)
+        if not each.is_wide or "shader-int64" in variant.features
+    ]
+    return tuple(useful)
 
 
 def _variant(tiling: Tiling) -> Variant:
@@ -169,7 +178,9 @@ def _register(tiling: Tiling) -> Variant:
         }
 
     template = "contract_register.wgsl.j2"
-    return write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
+    return write(
+        tiling.context, template, body, LANE, grid, schedule=str(schedule), wide=schedule.is_wide
+    )
 
 
 def _shuffle(tiling: Tiling) -> Variant:
@@ -211,6 +222,7 @@ def _shuffle(tiling: Tiling) -> Variant:
         schedule=str(schedule),
         features=("subgroups",),
         subgroup_size=SUBGROUP,
+        wide=schedule.is_wide,
     )
 
 

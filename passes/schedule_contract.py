@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
+
+from asg.passes.contract_costs import CANDIDATES, SHUFFLE, STAGED
 
 Family = Literal["shuffle", "register", "staged"]
 
@@ -37,6 +40,7 @@ class ContractSchedule:
         inner_steps: steps along the inner axis in a trip of the loop.
         depth: inner steps that `staged` keeps at a time.
         is_transposed: the tile's rows run along the result's last axis.
+        is_wide: loads take two numbers as one of 64 bits, which browsers don't have.
     """
 
     family: Family
@@ -46,6 +50,7 @@ class ContractSchedule:
     inner_steps: Literal[1, 4] = 4
     depth: int = 0
     is_transposed: bool = False
+    is_wide: bool = False
 
     @property
     def threads(self) -> tuple[int, int]:
@@ -57,37 +62,24 @@ class ContractSchedule:
         depth = f", depth {self.depth}" if self.depth else ""
         turned = ", transposed" if self.is_transposed else ""
         tile = f"{self.rows}x{self.columns} per invocation"
-        return f"{self.family}: {tile}, workgroup {self.workgroup}{depth}{turned}"
+        wide = ", 64-bit loads" if self.is_wide else ""
+        return f"{self.family}: {tile}, workgroup {self.workgroup}{depth}{turned}{wide}"
 
 
-_SUBGROUP = 8
 _QUAD = 4
-
-# Shuffle: an invocation holds four columns. A wider tile loads less for each multiplication, but
-# what it unrolls to no longer fits the processor's instruction cache.
-_SHUFFLE_COLUMNS = 4
-# The driver compiles a tile of 32 rows in 0.8 s, of 16 rows in 0.4 s, of 8 rows in 0.2 s. The
-# tallest is 5 to 15 % faster, which pays where a product takes milliseconds.
-_TALL_ROWS, _ROWS = 32, 16
-_TALL_FLOPS = 1 << 28
-# Time of a loop trip on a software driver, in units of a quarter of a vec4 multiply-add: sums,
-# loads of vec4, the trip itself. Measured with benchmarks/driver_limits.py.
-_SUM_COST, _LOAD_COST, _TRIP_COST = 4, 3, 12
-_CPU_WORKERS = 8  # tiles below this number leave cores idle
-_CANDIDATES = 8  # so many schedules at most are worth trying
-
-# Staged: workgroups below this number leave cores of a big device idle.
-_GPU_WORKGROUPS = 256
 
 
 def choose(
     problem: ContractProblem, family: str, subgroup_size: int
 ) -> tuple[ContractSchedule, ...]:
-    """Return a kernel's variants for a device family, best first; the last is portable."""
-    best, *others = candidates(problem, family, subgroup_size)
-    if best.family != "shuffle":
-        return (best,)
-    return best, next(each for each in others if each.family != "shuffle")
+    """Return a kernel's variants for a device family, best first; the last is portable.
+
+    Before it comes, where it would be better, what needs 64-bit words, and what needs subgroups.
+    """
+    found = candidates(problem, family, subgroup_size)
+    plain = [each for each in found if not each.is_wide]
+    portable = next(each for each in plain if each.family != "shuffle")
+    return tuple(dict.fromkeys((found[0], plain[0], portable)))
 
 
 def candidates(
@@ -95,34 +87,50 @@ def candidates(
 ) -> tuple[ContractSchedule, ...]:
     """Return the schedules worth trying on a device of `family` (`cpu`, `gpu`), best first.
 
-    The first is what is used where nobody tries. At least one needs no subgroups.
+    The first is what is used where nobody tries. At least one needs no feature.
     """
     if family == "gpu":
         return _staged(problem)
-    if subgroup_size != _SUBGROUP:
-        return _register(problem)
-    shuffled, registers = _shuffle(problem), _register(problem)
-    return (*shuffled[: _CANDIDATES - 2], *registers[:2])
+    registers = _register(problem)
+    if subgroup_size != SHUFFLE.subgroup:
+        return (*(_wide(each) for each in registers[:3]), *registers[:3])
+    wide, plain = _shuffle(problem, is_wide=True), _shuffle(problem, is_wide=False)
+    last = (*plain[:1], _wide(registers[0]), registers[0])
+    return (*wide[: CANDIDATES - len(last)], *last)
 
 
-def _shuffle(problem: ContractProblem) -> list[ContractSchedule]:
+def _wide(schedule: ContractSchedule) -> ContractSchedule:
+    return replace(schedule, is_wide=True)
+
+
+def _shuffle(problem: ContractProblem, *, is_wide: bool) -> list[ContractSchedule]:
     """Return tiles by estimated time; those that take too long to compile come last."""
     flops = 2 * problem.batch * problem.rows * problem.columns * problem.inner
-    tallest = _TALL_ROWS if flops >= _TALL_FLOPS else _ROWS
+    quick = SHUFFLE.largest if flops >= SHUFFLE.worthwhile else SHUFFLE.quick
     found: list[tuple[bool, int, ContractSchedule]] = []
-    for is_transposed in (False, True):
+    for is_transposed, columns in product((False, True), SHUFFLE.columns):
         turned = problem.transposed if is_transposed else problem
-        heights = (min(rows, max(turned.rows, 1)) for rows in (32, 24, 16, 8, 4, 2, 1))
-        for rows in dict.fromkeys(heights):
-            trip = _SUM_COST * rows + _LOAD_COST * (-(-rows // _SUBGROUP) + _QUAD) + _TRIP_COST
-            tiles = turned.batch * -(-turned.rows // rows)
-            tiles *= -(-turned.columns // (_SUBGROUP * _SHUFFLE_COLUMNS))
-            cost = max(tiles, _CPU_WORKERS) * trip
+        for rows in dict.fromkeys(min(rows, max(turned.rows, 1)) for rows in SHUFFLE.rows):
+            if rows * columns > (SHUFFLE.largest if columns <= 8 else SHUFFLE.widest):
+                continue
             schedule = ContractSchedule(
-                "shuffle", rows, _SHUFFLE_COLUMNS, _SUBGROUP, 4, 0, is_transposed
+                "shuffle", rows, columns, SHUFFLE.subgroup, 4, 0, is_transposed, is_wide
             )
-            found.append((rows > tallest, cost, schedule))
+            found.append((rows * columns > quick, _shuffle_cost(turned, schedule), schedule))
     return [schedule for *_, schedule in sorted(found, key=lambda each: each[:2])]
+
+
+def _shuffle_cost(turned: ContractProblem, schedule: ContractSchedule) -> int:
+    """Return the instructions that a tile takes, times tiles."""
+    rows, quads = schedule.rows, schedule.columns // _QUAD
+    load = SHUFFLE.wide_load if schedule.is_wide else SHUFFLE.load
+    add = SHUFFLE.add if quads == 1 else SHUFFLE.spilled_add
+    trip = load * (-(-rows // SHUFFLE.subgroup) + _QUAD * quads)
+    trip += rows * (SHUFFLE.fetch + add * quads) + SHUFFLE.trip
+    tiles = turned.batch * -(-turned.rows // rows)
+    tiles *= -(-turned.columns // (SHUFFLE.subgroup * schedule.columns))
+    trips = -(-turned.inner // _QUAD)
+    return max(tiles, SHUFFLE.workers) * (trip * trips + SHUFFLE.start)
 
 
 def _register(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
@@ -143,7 +151,7 @@ def _register(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
         ContractSchedule("register", min(rows, turned.rows), width, 8, 1, 0, is_transposed)
         for rows, width in ((8, 16), (8, 4), (4, 16))
     ]
-    if turned.columns <= 8 * _SUBGROUP:
+    if turned.columns <= 64:
         tall[:2] = reversed(tall[:2])
     return tuple(dict.fromkeys((*tall, *flat)))
 
@@ -162,7 +170,7 @@ def _staged(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
         ContractSchedule("staged", *sizes, is_transposed)
         for sizes in ((8, 8, 256, 4, 8), (4, 4, 256, 4, 16), (4, 4, 64, 4, 16))
     ]
-    busy = [tile for tile in tiles if _workgroups(turned, tile) >= _GPU_WORKGROUPS]
+    busy = [tile for tile in tiles if _workgroups(turned, tile) >= STAGED.workgroups]
     best = busy[0] if busy else tiles[-1]
     register = ContractSchedule("register", 4, 4, 64, 4, 0, is_transposed)
     return tuple(dict.fromkeys((best, *tiles, register)))

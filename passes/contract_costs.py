@@ -1,0 +1,63 @@
+"""What schedules of contract kernels cost, as plain numbers for each kind of adapter.
+
+Tiles are ranked with them, so only ratios matter. The unit is an instruction of a processor core
+(`SHUFFLE`), measured by reading what Mesa's software driver compiles and by timing tiles of all
+shapes; see benchmarks/driver_limits.py for the ceilings that they are read against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ShuffleCosts:
+    """A subgroup of eight owns a tile, on a processor.
+
+    Attributes:
+        subgroup: invocations that own a tile.
+        rows, columns: heights of tiles, and widths per invocation, that may be tried.
+        load, wide_load: reading a quad in all invocations, 32 or 64 bits at a time. Drivers load
+            each invocation's numbers one after the other, with two tests for each.
+        fetch: passing a row's quad to all invocations.
+        add: four inner steps of one sum, kept in registers with its column's quads.
+        spilled_add: the same where the columns' quads don't fit into registers.
+        trip: the loop itself. start: a tile's beginning and end.
+        largest: sums in a tile; beyond, the loop's text no longer fits the instruction cache.
+        widest: the same for tiles of more than eight columns per invocation.
+        quick: sums in a tile that a driver compiles in a fifth of a second; 128 take twice that.
+        worthwhile: multiply-adds, twice, from which on a tile may take longer to compile.
+        workers: tiles below this number leave cores idle.
+    """
+
+    subgroup: int = 8
+    rows: tuple[int, ...] = (32, 24, 16, 8, 4, 2, 1)
+    columns: tuple[int, ...] = (4, 8, 16)
+    load: int = 300
+    wide_load: int = 168
+    fetch: int = 8
+    add: int = 44
+    spilled_add: int = 46
+    trip: int = 40
+    start: int = 1500
+    largest: int = 128
+    widest: int = 64
+    quick: int = 64
+    worthwhile: int = 1 << 28
+    workers: int = 8
+
+
+@dataclass(frozen=True)
+class StagedCosts:
+    """A workgroup owns a tile, on a graphics card.
+
+    Attributes:
+        workgroups: fewer leave cores of a big device idle.
+    """
+
+    workgroups: int = 256
+
+
+SHUFFLE = ShuffleCosts()
+STAGED = StagedCosts()
+CANDIDATES = 8  # schedules of a product that are worth trying, at most
