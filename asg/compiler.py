@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
+from asg.stopwatch import Stopwatch
 from asg.types import DType
 
 PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitReductions(), SplitJoins())
@@ -200,17 +200,23 @@ def lower(
     `ASG_DUMP=folder` writes the graph after every pass, the kernels and the memory plan there.
     """
     check_supported(entries)
-    seconds: dict[str, float] = {}
+    watch = Stopwatch()
     folder = os.environ.get("ASG_DUMP")
     plans: dict[str, FusionPlan] = {}
-    clock = time.perf_counter()
     for key, graph in entries.items():
         observers: tuple[Observer, ...] = (DumpTo(Path(folder) / key),) if folder else ()
-        plans[key] = fuse(prepare(graph, observers, passes), enabled=enable_fusion)
-    seconds["passes"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    artefact = Generate(target or Target(), reuse_memory)(name, plans)
-    seconds["codegen"] = time.perf_counter() - clock
+        with watch.stage("passes"):
+            prepared = prepare(graph, observers, passes)
+        with watch.stage("fusion"):
+            fused = Fuse(enabled=enable_fusion)(prepared)
+        with watch.stage("order"):
+            plans[key] = OrderKernels()(fused)
+    generate = Generate(target or Target(), reuse_memory)
+    with watch.stage("memory"):
+        storage = generate.assign(plans)
+    with watch.stage("codegen"):
+        artefact = generate.write(name, plans, storage)
+    seconds = watch.seconds
     values = dict(artefact.values)
     for graph in entries.values():
         values = {**graph.values, **values}

@@ -18,7 +18,7 @@ from asg.graph import Graph
 from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
 from asg.passes.plan_memory import PlanMemory
-from asg.passes.storage import BoundRange, EntryStorage, KernelStep
+from asg.passes.storage import BoundRange, EntryStorage, KernelStep, StoragePlan
 
 _WRITERS = {
     "map": map_variants,
@@ -41,7 +41,14 @@ class Generate:
     reuse_memory: bool = True
 
     def __call__(self, name: str, plans: Mapping[str, FusionPlan]) -> Artefact:
-        storage = AssignStorage(PlanMemory(reuse=self.reuse_memory))(plans)
+        return self.write(name, plans, self.assign(plans))
+
+    def assign(self, plans: Mapping[str, FusionPlan]) -> StoragePlan:
+        """Give every value its place."""
+        return AssignStorage(PlanMemory(reuse=self.reuse_memory))(plans)
+
+    def write(self, name: str, plans: Mapping[str, FusionPlan], storage: StoragePlan) -> Artefact:
+        """Write the kernels of plans whose values have their places."""
         library = _Library(self.target)
         entries = {key: library.entry(storage.entries[key], plans[key].graph) for key in plans}
         reports = {
