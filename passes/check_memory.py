@@ -316,16 +316,17 @@ class _Player:
         name = step.reads[0]
         if name in self.values:
             self._expect(self.values[name], source)
-        for gap, owner in self.gaps:
-            if gap.overlaps(target):
-                self.fault("clobbered", f"writes a gap of {owner}")
         held = list(self.memory.read(source))
         for start, end, value, offset in held:
             shifted = target.start + start - source.start
             where = _Bytes(target.buffer, shifted, shifted + end - start)
-            if self._is_gap(_Bytes(source.buffer, start, end)):
+            if value == _ZERO or self._is_gap(_Bytes(source.buffer, start, end)):
                 self.memory.write(where, _ZERO)
-            elif value is None:
+                continue
+            for gap, owner in self.gaps:
+                if gap.overlaps(where):
+                    self.fault("clobbered", f"writes a gap of {owner}")
+            if value is None:
                 self.fault("unwritten", f"copies {name}, which nobody wrote")
             else:
                 self.memory.write(where, value, offset)

@@ -24,6 +24,7 @@ from asg.op import (
 
 MAP_LIMIT = 64  # operations per element that are repeated rather than stored
 OPERAND_LIMIT = 4  # the same inside a contraction's operand, which is read many times
+FACTOR_LIMIT = 12  # the same for a factor per row, of which whole quads are read
 SCALAR_LIMIT = 8  # the same for values of a few elements, which every invocation would repeat
 SMALL = 16  # elements
 MAX_LOADS = 4
@@ -85,10 +86,37 @@ def decide(graph: Graph, max_bindings: int = 8) -> Inlining:
                 loads.add(operand)
         result._cost[node], result._loads[node] = cost, frozenset(loads)
         is_cheap = _is_cheap(node, cost, loads, node in operands)
+        if node in operands and not is_cheap:
+            early = _early_factor(result, node)
+            if early is not None:
+                result._work.add(early)
+                continue
         if node in forced or not is_cheap or _replaces_its_load(graph, node, loads):
             result._work.add(node)
             _limit_loads(result, node, max_bindings - len(node.types))
     return result
+
+
+def _early_factor(result: Inlining, node: Node) -> Node | None:
+    """Return what to store in the place of `node`: an operand that can be computed in an earlier
+    kernel, where the other is small and waits for a sum over everything.
+
+    Gradients of losses are of this kind: a cotangent for each row, divided by what counts.
+    """
+    if not isinstance(node.op.kind, Elementwise) or len(node.inputs) != 2:
+        return None
+    for own, other in (node.inputs, node.inputs[::-1]):
+        early = own.node
+        if not isinstance(early.op.kind, Elementwise) or not result.is_inline(early):
+            continue
+        is_inline = result.is_inline(other.node)
+        loads = result._loads[other.node] if is_inline else {other}
+        cost = node.op.kind.cost + (result._cost[other.node] if is_inline else 0)
+        is_small = all(value.type.size * 4 <= node.type.size for value in loads)
+        late = {value for value in loads if value.type.size == 1 and not is_given(value.node)}
+        if is_small and cost <= FACTOR_LIMIT and late - result._loads[early]:
+            return early
+    return None
 
 
 def _limit_loads(result: Inlining, node: Node, limit: int) -> None:

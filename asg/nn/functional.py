@@ -12,6 +12,7 @@ from asg import functions, tracing
 from asg.errors import DTypeError, ShapeError
 from asg.ops.attention import HIDDEN, LOWEST, attention
 from asg.ops.bits import threefry2x32
+from asg.ops.losses import cross_entropy as cross_entropy_
 from asg.random import random_bits
 from asg.shaping import arange, tri
 from asg.tensor import Tensor, as_tensor, broadcast_shapes
@@ -243,13 +244,7 @@ def cross_entropy(
     """
     x, label = as_tensor(logits), as_tensor(target)
     axis = _class_axis("cross_entropy", x, label)
-    # Shifted by the maximum, nothing overflows and no large numbers cancel.
-    shifted = x - functions.stop_gradient(functions.max(x, axis=axis, keepdims=True))
-    log_sum = functions.log(functions.sum(functions.exp(shifted), axis=axis))
-    loss = log_sum - _pick(shifted, label, axis)
-    if label_smoothing:
-        even = log_sum - functions.mean(shifted, axis=axis)
-        loss = loss * (1.0 - label_smoothing) + even * label_smoothing
+    loss = cross_entropy_(x, label, axis=axis, smoothing=label_smoothing)
     return _reduce_labelled(loss, label, ignore_index, reduction)
 
 

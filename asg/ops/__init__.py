@@ -18,6 +18,7 @@ from asg.ops import (
     join,
     linear,
     logic,
+    losses,
     movement,
     normalizing,
     reduction,
@@ -28,7 +29,7 @@ from asg.tensor import bind_operators
 
 _FAMILIES = (
     sources, arithmetic, elementwise, logic, bits, convert, movement, join, reduction, linear,
-    indexing, normalizing, attention, windows, convolution,
+    indexing, normalizing, losses, attention, windows, convolution,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

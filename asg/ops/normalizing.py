@@ -19,7 +19,7 @@ from asg.ops.movement import broadcast, reshape
 from asg.ops.reduction import reduce_max, reduce_sum
 from asg.ops.rules import FLOAT, accept, check_axis, expect
 from asg.tensor import Tensor
-from asg.types import TensorType
+from asg.types import Shape, TensorType
 
 
 def _rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
@@ -30,21 +30,26 @@ def _rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     return types[0]
 
 
-def _kept(reduce: Op, x: Tensor, axis: int) -> Tensor:
-    """Reduce along `axis` and repeat the result along it."""
-    ones = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-    result: Tensor = broadcast(reshape(reduce(x, axes=(axis,)), shape=ones), shape=x.shape)
+def repeat(per_row: Tensor, shape: Shape, axis: int) -> Tensor:
+    """Repeat what has one value per row along `axis`, so that it takes `shape`."""
+    ones = (*shape[:axis], 1, *shape[axis + 1 :])
+    result: Tensor = broadcast(reshape(per_row, shape=ones), shape=shape)
     return result
 
 
-def _shifted(x: Tensor, axis: int) -> Tensor:
+def _kept(reduce: Op, x: Tensor, axis: int) -> Tensor:
+    """Reduce along `axis` and repeat the result along it."""
+    return repeat(reduce(x, axes=(axis,)), x.shape, axis)
+
+
+def shifted(x: Tensor, axis: int) -> Tensor:
     """Subtract the largest element, so that exp can't overflow."""
     result: Tensor = x if x.shape[axis] == 0 else sub(x, _kept(reduce_max, x, axis))
     return result
 
 
 def _softmax(attrs: Attrs, x: Tensor) -> Tensor:
-    powers = exp(_shifted(x, attrs["axis"]))
+    powers = exp(shifted(x, attrs["axis"]))
     result: Tensor = div(powers, _kept(reduce_sum, powers, attrs["axis"]))
     return result
 
@@ -84,10 +89,9 @@ softmax = Op(
 
 
 def _log_softmax(attrs: Attrs, x: Tensor) -> Tensor:
-    shifted = _shifted(x, attrs["axis"])
-    total = reduce_sum(exp(shifted), axes=(attrs["axis"],))
-    ones = (*x.shape[: attrs["axis"]], 1, *x.shape[attrs["axis"] + 1 :])
-    result: Tensor = sub(shifted, broadcast(reshape(log(total), shape=ones), shape=x.shape))
+    below = shifted(x, attrs["axis"])
+    total = reduce_sum(exp(below), axes=(attrs["axis"],))
+    result: Tensor = sub(below, repeat(log(total), x.shape, attrs["axis"]))
     return result
 
 

@@ -107,6 +107,17 @@ def test_an_empty_part_of_an_empty_value_lies_inside_it() -> None:
     assert {place.offset for place in found.entries["a"].locations.values()} == {0}
 
 
+def test_zeros_may_be_copied_over_zeros() -> None:
+    def nested(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        inner = pack(x, y, offsets=(2, 7), total=11)
+        return {"inner": inner, "outer": pack(inner, y, offsets=(2, 13), total=15)}
+
+    graph = asg.trace(nested, asg.spec((5,)), asg.spec((1,)))
+    found = plan(a=graph)
+    x, y = np.ones(5, np.float32), np.full(1, 2, np.float32)
+    assert_plays(found, "a", graph, {"x": x, "y": y})
+
+
 @given(made=graphs(steps=25), draw=st.randoms(use_true_random=False))
 def test_entries_share_state_and_do_not_disturb_each_other(
     made: RandomGraph, draw: Callable[..., object]
