@@ -198,3 +198,20 @@ def test_values_are_stored_once() -> None:
     for kernel in plan.kernels:
         assert set(kernel.reads) <= known
     assert np.all([value.type.size > 0 for value in written])
+
+
+def test_a_training_step_of_two_layers_is_nine_kernels() -> None:
+    """Forward 2, loss 2, gradients 3 with the biases' in the weights', optimizer 2."""
+    asg.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
+    step = asg.training_step(
+        model,
+        lambda model, batch: nn.functional.cross_entropy(model(batch["x"]), batch["y"]),
+        optim.AdamW(lr=1e-3),
+        x=asg.spec((32, 784)),
+        y=asg.spec((32,), "i32"),
+    )
+    kinds = [kernel.kind for kernel in fuse(prepare(step)).kernels]
+    assert kinds == [
+        "contract", "contract", "row", "reduce", "contract", "contract", "contract", "map", "map",
+    ]  # fmt: skip
