@@ -23,6 +23,7 @@ from asg.passes.kernels import FusionPlan
 from asg.passes.order import OrderKernels
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
+from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
 from asg.plan_view import PlanView
 from asg.program_cache import remembered
@@ -33,7 +34,7 @@ from asg.runtime.executor import Executor
 from asg.stopwatch import Stopwatch
 from asg.types import DType
 
-PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitReductions(), SplitJoins())
+PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitProducts(), SplitReductions(), SplitJoins())
 
 
 def compile(

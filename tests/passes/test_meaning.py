@@ -8,13 +8,18 @@ from hypothesis import given, note, settings
 
 from asg.compiler import PIPELINE
 from asg.passes.pipeline import Pass, pass_name
+from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
 from asg.runtime.interpreter import run_with_updates
 from asg.verify import verify
 from support.random_graphs import RandomGraph, graphs
 
 # Small enough that random graphs have something to split.
-PASSES: tuple[Pass, ...] = (*PIPELINE, SplitReductions(enough_rows=8, shortest=8, parts=4))
+PASSES: tuple[Pass, ...] = (
+    *PIPELINE,
+    SplitProducts(tile=2, enough_tiles=4, shortest=1, longest=2),
+    SplitReductions(enough_rows=8, shortest=8, parts=4),
+)
 
 
 @pytest.mark.parametrize(
