@@ -13,6 +13,7 @@ from typing import Any
 
 from asg.artefact import Artefact, Dispatch, Entry, Kernel, Variant
 from asg.plan_view import PlanView
+from asg.report_view import entry_rows, figures
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #d7dbe0; --soft: #f5f7f9; --text: #1f2328;
@@ -98,27 +99,17 @@ def html_report(artefact: Artefact, passes: Mapping[str, Mapping[str, str]], tit
 
 
 def _totals(report: Mapping[str, Any]) -> str:
-    moved, least = report.get("bytes_moved", 0), report.get("bytes_lower_bound", 0)
-    arena, live = report.get("arena_bytes", 0), report.get("max_live_bytes", 0)
-    figures = [
-        (f"{report.get('dispatch_count', 0):,}", "dispatches"),
-        (f"{report.get('pipelines', 0):,}", "kernels"),
-        (_amount(moved, "B"), f"moved; {moved / least:.2f} × the least" if least else "moved"),
-        (_amount(report.get("flops", 0), "flop"), "of arithmetic"),
-        (_amount(arena, "B"), f"arena; {arena / live:.2f} × the least" if live else "arena"),
-    ]
-    if "compile_s" in report:
-        figures.append((f"{report['compile_s']:.2f} s", "to compile"))
-    boxes = "".join(f"<div><b>{value}</b><span>{what}</span></div>" for value, what in figures)
-    return f'<div class="totals">{boxes}</div>'
-
-
-def _amount(value: int, unit: str) -> str:
-    """Write a quantity with a prefix."""
-    for limit, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {prefix}{unit}"
-    return f"{value} {unit}"
+    boxes = "".join(
+        f"<div><b>{escape(figure.value)}</b><span>{escape(figure.label)}"
+        f"{'; ' + escape(figure.remark) if figure.remark else ''}</span></div>"
+        for figure in figures(report)
+    )
+    rows = entry_rows(report)
+    parts = [f'<div class="totals">{boxes}</div>']
+    if len(rows) > 2:  # a heading, and more than one entry
+        parts.append(table([f">{title}" if title != "entry" else title for title in rows[0]],
+                           rows[1:]))  # fmt: skip
+    return "".join(parts)
 
 
 def _entries(artefact: Artefact) -> str:

@@ -52,7 +52,8 @@ class Generate:
         library = _Library(self.target)
         entries = {key: library.entry(storage.entries[key], plans[key].graph) for key in plans}
         reports = {
-            key: entry_report(storage.entries[key], library.kinds(entries[key])) for key in plans
+            key: entry_report(storage.entries[key], library.dispatched(entries[key]))
+            for key in plans
         }
         kernels = library.kernels
         return Artefact(
@@ -105,11 +106,9 @@ class _Library:
             values=dict(storage.values),
         )
 
-    def kinds(self, entry: Entry) -> list[str]:
-        """Return the kernel class of every dispatch."""
-        return [
-            self._kernels[step.kernel].kind for step in entry.steps if isinstance(step, Dispatch)
-        ]
+    def dispatched(self, entry: Entry) -> list[Kernel]:
+        """Return the kernel of every dispatch."""
+        return [self._kernels[step.kernel] for step in entry.steps if isinstance(step, Dispatch)]
 
     def _kernel(self, step: KernelStep, storage: EntryStorage) -> str:
         """Return the name of the kernel for `step`, written now unless there is one like it."""

@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asg.artefact import Copy, Kernel
 from asg.codegen.context import bytes_moved, flops
 from asg.graph import Graph
 from asg.passes.cost import node_flops
+from asg.passes.kernels import FusedKernel
 from asg.passes.storage import EntryStorage, KernelStep
 
+GRADIENT = "gradient"  # what differentiation remarks on the nodes that it makes
+BARRIER = re.compile(r"\b(?:workgroup|storage|subgroup)Barrier\(\)|\bworkgroupUniformLoad\(")
 
-def entry_report(storage: EntryStorage, kinds: list[str]) -> dict[str, Any]:
-    """Return one entry's statistics; bytes count every operand and result of a dispatch once."""
-    kernels = [step.kernel for step in storage.steps if isinstance(step, KernelStep)]
+
+def entry_report(storage: EntryStorage, dispatched: Sequence[Kernel]) -> dict[str, Any]:
+    """Return one entry's statistics; `dispatched` has the kernel of each dispatch.
+
+    Bytes count every operand and result of a dispatch once. Flops count each node once for every
+    kernel that evaluates it, so they exceed `graph_flops` where something is computed again.
+    Barriers are those in the texts of the variants that are tried first.
+    """
+    steps = [step for step in storage.steps if isinstance(step, KernelStep)]
+    kernels = [step.kernel for step in steps]
     copies = [step for step in storage.steps if isinstance(step, Copy)]
     graph = storage.plan.graph
+    saved = saved_bytes(kernels)
     return {
-        "dispatches": dict(sorted(Counter(kinds).items())),
+        "dispatches": dict(sorted(Counter(kernel.kind for kernel in dispatched).items())),
         "dispatch_count": len(kernels),
+        "pipelines": len({kernel.name for kernel in dispatched}),
         "copies": len(copies),
         "bytes_moved": sum(map(bytes_moved, kernels)) + sum(2 * c.source.size for c in copies),
-        "bytes_lower_bound": bytes_lower_bound(graph),
+        "bytes_lower_bound": bytes_in_and_out(graph) + 2 * saved,
+        "bytes_saved": saved,
         "flops": sum(map(flops, kernels)),
         "graph_flops": sum(map(node_flops, graph.nodes)),
-        "max_bindings": max(
-            (len(step.bindings) for step in storage.steps if isinstance(step, KernelStep)),
-            default=0,
-        ),
+        "max_bindings": max((len(step.bindings) for step in steps), default=0),
+        "barriers": sum(len(BARRIER.findall(each.variants[0].wgsl)) for each in dispatched),
     }
 
 
-def bytes_lower_bound(graph: Graph) -> int:
+def bytes_in_and_out(graph: Graph) -> int:
     """Return the bytes that any program must move: what goes in and what comes out, each once."""
     read = sum(node.type.nbytes for node in graph.inputs)
     return read + sum(value.type.nbytes for value in graph.results)
+
+
+def saved_bytes(kernels: Sequence[FusedKernel]) -> int:
+    """Return the bytes that the forward part keeps for the backward part of a training step."""
+    backward = {
+        value
+        for kernel in kernels
+        if any(output.node.note == GRADIENT for output in kernel.outputs)
+        for value in kernel.reads
+    }
+    made = [value for kernel in kernels for value in kernel.outputs]
+    return sum(
+        value.type.nbytes for value in made if value in backward and value.node.note != GRADIENT
+    )
 
 
 def total_report(
@@ -48,11 +74,17 @@ def total_report(
     dispatches: Counter[str] = Counter()
     for report in reports.values():
         dispatches.update(report["dispatches"])
-    sums = ("dispatch_count", "copies", "bytes_moved", "bytes_lower_bound", "flops", "graph_flops")
+    sums = (
+        "dispatch_count", "copies", "bytes_moved", "bytes_lower_bound", "bytes_saved", "flops",
+        "graph_flops", "barriers",
+    )  # fmt: skip
+    texts = [variant.wgsl for kernel in kernels.values() for variant in kernel.variants]
     return {
         "dispatches": dict(sorted(dispatches.items())),
         **{key: sum(report[key] for report in reports.values()) for key in sums},
         "pipelines": len(kernels),
+        "max_bindings": max((report["max_bindings"] for report in reports.values()), default=0),
+        "wgsl_bytes": sum(len(text.encode()) for text in texts),
         "arena_bytes": plan["arena_bytes"],
         "max_live_bytes": plan["max_live_bytes"],
         "entries": {key: dict(report) for key, report in reports.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -11,6 +10,7 @@ from asg.cli import output
 from asg.cli.models import load_model
 from asg.cli.options import device_option, family_option, json_option, model_argument
 from asg.errors import GraphError
+from asg.report_view import report_text
 
 
 @click.command("compile")
@@ -43,24 +43,7 @@ def compile_command(
         output.write_json({"bundle": bundle, "bytes": size, "report": report})
         return
     output.write_text(f"wrote {bundle}: {size:,} bytes")
-    output.write_text(summary(report))
-
-
-def summary(report: dict[str, Any]) -> str:
-    """Return the totals of a compiled model in three lines."""
-    classes = ", ".join(f"{count} {kind}" for kind, count in report["dispatches"].items())
-    moved, least = report["bytes_moved"], report["bytes_lower_bound"]
-    ratio = f"{moved / least:.2f} of what comes in and goes out" if least else "nothing needed"
-    lines = [
-        f"dispatches  {report['dispatch_count']:,} ({classes or 'none'}), "
-        f"{report['pipelines']:,} kernels, {report['copies']:,} copies",
-        f"traffic     {moved:,} bytes ({ratio}), {report['flops']:,} flops",
-        f"memory      {report['arena_bytes']:,} bytes of arena, "
-        f"{report['max_live_bytes']:,} live at the worst step",
-    ]
-    if "compile_s" in report:
-        lines.append(f"compiled    in {report['compile_s']:.2f} s")
-    return "\n".join(lines)
+    output.write_text(report_text(report))
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,6 @@ import click
 
 from asg.artefact import Artefact, Dispatch, Kernel
 from asg.cli import output
-from asg.cli.compile import summary
 from asg.cli.models import Loaded, load_model
 from asg.cli.options import (
     device_option,
@@ -21,6 +20,7 @@ from asg.cli.options import (
     json_option,
 )
 from asg.errors import GraphError
+from asg.report_view import report_text
 
 
 @click.command("inspect")
@@ -174,7 +174,7 @@ def _write_all(artefact: Artefact, entry: str | None) -> None:
 
     output.write_text(str(PlanView.from_report(artefact.report["plan"])))
     output.write_title("totals")
-    output.write_text(summary(dict(artefact.report)))
+    output.write_text(report_text(artefact.report))
 
 
 def _kernel_row(artefact: Artefact, name: str) -> tuple[object, ...]:

@@ -1,0 +1,137 @@
+"""The models that have budgets. Sizes are those that people use; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import asg
+from asg import functions, nn, optim
+from asg.graph import Graph
+from asg.nn import functional
+from asg.tensor import Tensor
+
+VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS = 96, 64, 128, 4, 4  # of examples/char_gpt.py
+
+
+class LanguageModel(nn.Module):
+    """Tokens and positions, blocks, a norm, and logits by a matrix of their own or the tokens'."""
+
+    def __init__(
+        self, vocabulary: int, context: int, width: int, layers: int, heads: int, is_tied: bool
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(
+            [nn.TransformerBlock(width, heads, causal=True) for _ in range(layers)]
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = None if is_tied else nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, index: Tensor) -> Tensor:
+        x = self.tokens(index) + self.positions.weight[: index.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.head(x) if self.head is not None else x @ self.tokens.weight.T
+
+
+def token_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    logits = model(batch["x"])
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch["y"].reshape(-1))
+
+
+def adamw() -> optim.AdamW:
+    return optim.AdamW(lr=1e-3, weight_decay=0.1, clip_norm=1.0)
+
+
+def char_gpt_step() -> Graph:
+    model = LanguageModel(VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS, is_tied=False)
+    window = asg.spec((16, CONTEXT), "i32")
+    return asg.training_step(model, token_loss, adamw(), x=window, y=window)
+
+
+def gpt2_small_forward() -> Graph:
+    model = LanguageModel(50257, 1024, 768, 12, 12, is_tied=True)
+    return asg.trace(model, asg.spec((1, 128), "i32"))
+
+
+def block_forward() -> Graph:
+    return asg.trace(nn.TransformerBlock(768, 12, causal=True), asg.spec((1, 256, 768)))
+
+
+def block_forward_backward() -> Graph:
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return asg.sum(model(batch["x"]) * batch["dy"])
+
+    shape = asg.spec((1, 256, 768))
+    block = nn.TransformerBlock(768, 12, causal=True)
+    return gradients(block, loss, x=shape, dy=shape)
+
+
+def gradients(
+    model: nn.Module, loss: Callable[[nn.Module, Mapping[str, Tensor]], Tensor], **specs: object
+) -> Graph:
+    """The gradients of all parameters and of the input `x`."""
+    names = list(specs)
+
+    def run(*arrays: Tensor) -> dict[str, Tensor]:
+        return {"loss": loss(model, dict(zip(names, arrays, strict=True)))}
+
+    graph = asg.trace(run, *specs.values(), names=names)
+    return asg.grad(graph, of="loss", wrt=[*graph.input_names("parameter"), names[0]])
+
+
+def mlp_step(*sizes: int) -> Graph:
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(sizes):
+        layers += [nn.Linear(wide, narrow), nn.ReLU()]
+    model = nn.Sequential(*layers[:-1])
+
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return functional.cross_entropy(model(batch["x"]), batch["y"])
+
+    specs = {"x": asg.spec((128, sizes[0])), "y": asg.spec((128,), "i32")}
+    return asg.training_step(model, loss, optim.AdamW(lr=1e-3), **specs)
+
+
+def cross_entropy_forward_backward() -> Graph:
+    x, y = asg.input("x", (1024, 4096)), asg.input("y", (1024,), "i32")
+    return asg.value_and_grad(
+        asg.graph(outputs={"loss": functional.cross_entropy(x, y)}), of="loss", wrt=["x"]
+    )
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    w, b = asg.input("w", (1024,)), asg.input("b", (1024,))
+    return functional.layer_norm(x, (1024,), w, b)
+
+
+def layer_norm_forward() -> Graph:
+    return asg.graph(outputs={"y": layer_norm(asg.input("x", (4096, 1024)))})
+
+
+def layer_norm_backward() -> Graph:
+    x, dy = asg.input("x", (4096, 1024)), asg.input("dy", (4096, 1024))
+    graph = asg.graph(outputs={"loss": asg.sum(layer_norm(x) * dy)})
+    return asg.grad(graph, of="loss", wrt=["x", "w", "b"])
+
+
+def softmax_forward() -> Graph:
+    return asg.graph(outputs={"y": functions.softmax(asg.input("x", (4096, 1024)), axis=-1)})
+
+
+# Name -> how the graph is made.
+MODELS: Mapping[str, Callable[[], Graph]] = {
+    "char-gpt-step": char_gpt_step,
+    "gpt2-small-forward": gpt2_small_forward,
+    "block-forward": block_forward,
+    "block-forward-backward": block_forward_backward,
+    "mlp-784-512-10-step": lambda: mlp_step(784, 512, 10),
+    "mlp-784-512-512-10-step": lambda: mlp_step(784, 512, 512, 10),
+    "cross-entropy-forward-backward": cross_entropy_forward_backward,
+    "layer-norm-forward": layer_norm_forward,
+    "layer-norm-backward": layer_norm_backward,
+    "softmax-forward": softmax_forward,
+}
