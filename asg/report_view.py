@@ -67,7 +67,9 @@ def _slowest(report: Report) -> str:
 
 def entry_rows(report: Report) -> list[tuple[str, ...]]:
     """Return a heading and a row for each entry."""
-    rows = [("entry", "dispatches", "pipelines", "moved", "of the least", "flops", "of the graph")]
+    rows: list[tuple[str, ...]] = [
+        ("entry", "dispatches", "pipelines", "moved", "of the least", "flops", "of the graph")
+    ]
     for name, each in report.get("entries", {}).items():
         rows.append(
             (
