@@ -159,6 +159,15 @@ def update(tensor: Tensor, value: Tensor) -> None:
     active.updates[node.attrs["name"]] = value.value
 
 
+def latest(tensor: Tensor) -> Tensor:
+    """Return the value recorded for a state input, or the input itself where there is none."""
+    active = _active.get()
+    recorded = (
+        active.updates.get(tensor.node.attrs["name"]) if active and tensor.node.is_input else None
+    )
+    return tensor if recorded is None else Tensor(recorded)
+
+
 def random_key() -> Tensor:
     """Return the key u32[2] of the next random call; no two calls of a trace get the same.
 

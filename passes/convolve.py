@@ -11,18 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product as every
 
 from asg.graph import Attrs, Graph, Node, Value, rewrite
 from asg.ops.convolution import convolution, patches, product
-from asg.ops.movement import permute, reshape, slice_
+from asg.ops.movement import permute, reshape
 from asg.ops.reduction import reduce_sum
 from asg.tensor import Tensor
 
 Form = Callable[[Attrs, Tensor, Tensor], Tensor | None]
 
-UNROLLED = 32  # terms of a sum that is written out
-FEW_CHANNELS = 4  # results of a group for which a product's tile would be nearly empty
+FEW_ROWS, FEW_COLUMNS = 4, 32  # of a group's kernels, for which a tile would be nearly empty
 SMALL_IMAGE = 32  # places in the result below which images share a product
 
 
@@ -50,31 +48,21 @@ def _spell_out(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | Non
     return (product(node.attrs, x, w).value,)
 
 
-def channelwise(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
-    """Add up few terms for each element, as depthwise convolutions do: a map, without a loop."""
-    groups, own, kernel = attrs["groups"], w.shape[1], w.shape[2:]
-    if w.shape[0] > groups * FEW_CHANNELS or own * math.prod(kernel) > UNROLLED:
-        return None
-    if groups == 1 and w.shape[0] > 1:
-        return None
-    if w.size == 0 or x.size == 0:
-        return None
-    found, rows = _by_group(attrs, x, w)
-    total: Tensor | None = None
-    for channel, *place in every(*map(range, (own, *kernel))):
-        term = _pick(found, 3, channel, place) * _pick(rows, 3, channel, place)
-        total = term if total is None else total + term
-    assert total is not None
-    return _ungrouped(attrs, total, w)
-
-
 def grouped_sums(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
-    """Sum up rows where each group has one result: a product of one row would be no better."""
-    if w.shape[0] != attrs["groups"]:
+    """Sum up products element by element, as depthwise convolutions want it: a product of matrices
+    of one row, or of a few and a few columns, would be no better. `UnrollWindows` takes it on."""
+    out = w.shape[0] // attrs["groups"]
+    is_small = attrs["groups"] > 1 and out <= FEW_ROWS and math.prod(w.shape[1:]) <= FEW_COLUMNS
+    if out != 1 and not is_small:
         return None
-    found, rows = _by_group(attrs, x, w)
-    axes = (3, *range(found.ndim - (w.ndim - 2), found.ndim))
-    return _ungrouped(attrs, reduce_sum(found * rows, axes=axes), w)
+    places, own = w.ndim - 2, w.shape[1]
+    found = patches(attrs, x, w.shape[2:])
+    found = reshape(found, shape=(x.shape[0], attrs["groups"], 1, own, *found.shape[2:]))
+    rows = reshape(w, shape=(1, attrs["groups"], out, own, *(1,) * places, *w.shape[2:]))
+    axes = (3, *range(found.ndim - places, found.ndim))
+    total = reduce_sum(found * rows, axes=axes)
+    result: Tensor = reshape(total, shape=(x.shape[0], w.shape[0], *total.shape[3:]))
+    return result
 
 
 def joint_product(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
@@ -96,34 +84,4 @@ def joint_product(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
     return turned
 
 
-FORMS: tuple[Form, ...] = (channelwise, grouped_sums, joint_product)
-
-
-def _by_group(attrs: Attrs, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return patches and kernels, both [n, groups, out, own, *places, *kernel]; of the kernels,
-    the axes of images and places are 1."""
-    groups, (out, own), places = attrs["groups"], w.shape[:2], w.ndim - 2
-    found = patches(attrs, x, w.shape[2:])
-    found = reshape(found, shape=(x.shape[0], groups, 1, own, *found.shape[2:]))
-    rows = reshape(w, shape=(1, groups, out // groups, own, *(1,) * places, *w.shape[2:]))
-    return found, rows
-
-
-def _ungrouped(attrs: Attrs, total: Tensor, w: Tensor) -> Tensor:
-    """Return [n, groups, out, *places] as [n, groups * out, *places]."""
-    result: Tensor = reshape(total, shape=(total.shape[0], w.shape[0], *total.shape[3:]))
-    return result
-
-
-def _pick(x: Tensor, axis: int, channel: int, place: list[int]) -> Tensor:
-    """Return `x` at one channel, along `axis`, and one place in the kernel, without their axes."""
-    starts = [0] * x.ndim
-    stops = list(x.shape)
-    for at, chosen in zip(
-        (axis, *range(x.ndim - len(place), x.ndim)), (channel, *place), strict=True
-    ):
-        starts[at], stops[at] = chosen, chosen + 1
-    part = slice_(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.ndim)
-    shape = (*x.shape[:axis], *x.shape[axis + 1 : x.ndim - len(place)])
-    result: Tensor = reshape(part, shape=shape)
-    return result
+FORMS: tuple[Form, ...] = (grouped_sums, joint_product)

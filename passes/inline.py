@@ -28,6 +28,9 @@ FACTOR_LIMIT = 12  # the same for a factor per row, of which whole quads are rea
 SCALAR_LIMIT = 8  # the same for values of a few elements, which every invocation would repeat
 SMALL = 16  # elements
 MAX_LOADS = 4
+MAX_SITES = 4  # places of full tensors from which one element is computed, as in a window
+
+Site = tuple[Value, tuple[Node, ...]]  # a value that is loaded, and the views it is seen through
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Inlining:
     _work: set[Node] = field(default_factory=set)
     _cost: dict[Node, int] = field(default_factory=dict)
     _loads: dict[Node, frozenset[Value]] = field(default_factory=dict)
+    _sites: dict[Node, frozenset[Site]] = field(default_factory=dict)
 
     def is_inline(self, node: Node) -> bool:
         """Tell whether kernels compute `node` where they need it."""
@@ -77,15 +81,21 @@ def decide(graph: Graph, max_bindings: int = 8) -> Inlining:
     operands = _contraction_operands(graph)
     for node in graph.nodes:
         loads: set[Value] = set()
+        sites: set[Site] = set()
         cost = node.op.kind.cost if isinstance(node.op.kind, Elementwise) else 0
         for operand in dict.fromkeys(node.inputs):
             if result.is_inline(operand.node):
                 loads |= result._loads[operand.node]
+                sites |= result._sites[operand.node]
                 cost += result._cost[operand.node]
             else:
                 loads.add(operand)
+                sites.add((operand, ()))
+        if isinstance(node.op.kind, View):
+            sites = {(value, (*views, node)) for value, views in sites}
         result._cost[node], result._loads[node] = cost, frozenset(loads)
-        is_cheap = _is_cheap(node, cost, loads, node in operands)
+        result._sites[node] = frozenset(sites)
+        is_cheap = _is_cheap(node, cost, loads, node in operands) and not _is_wide(node, sites)
         if node in operands and not is_cheap:
             early = _early_factor(result, node)
             if early is not None:
@@ -167,6 +177,12 @@ def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> boo
     if size <= SMALL:
         return cost <= SCALAR_LIMIT
     return cost <= MAP_LIMIT or not full
+
+
+def _is_wide(node: Node, sites: set[Site]) -> bool:
+    """Tell whether an element is computed from many elements of full tensors, as in a window."""
+    full = [value for value, _ in sites if value.type.size * 4 > node.type.size]
+    return isinstance(node.op.kind, Elementwise) and len(full) > MAX_SITES
 
 
 def _replaces_its_load(graph: Graph, node: Node, loads: set[Value]) -> bool:

@@ -24,6 +24,7 @@ from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
 from asg.passes.simplify import Simplify
 from asg.passes.transpose_products import TransposeProducts
+from asg.passes.unroll_windows import UnrollWindows
 from asg.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -35,9 +36,10 @@ Observer = Callable[["Step"], None]
 # 2. Convolutions are spelt out in the form that suits their sizes, while they are whole.
 # 3. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
-# 4. Simplification composes views and shares what became equal; only then is it seen who reads a
+# 4. Short reductions over windows, which expansions bring along, become chains.
+# 5. Simplification composes views and shares what became equal; only then is it seen who reads a
 #    product transposed.
-# 5. Simplification is last: what it leaves is in the form that fusion expects (views composed,
+# 6. Simplification is last: what it leaves is in the form that fusion expects (views composed,
 #    constants folded, no node that does nothing).
 # There is no pass for dead code or common subexpressions: building a graph keeps what is needed
 # and makes equal nodes one.
@@ -45,6 +47,7 @@ DEFAULT: tuple[Pass, ...] = (
     DropStopGradients(),
     Convolve(),
     ExpandComposites(),
+    UnrollWindows(),
     Simplify(),
     TransposeProducts(),
     Simplify(),

@@ -10,6 +10,29 @@ import numpy as np
 
 from asg import functions, tracing
 from asg.errors import DTypeError, ShapeError
+from asg.nn.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
+from asg.nn.norms import batch_norm, group_norm, instance_norm, rms_norm
+from asg.nn.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from asg.ops.attention import HIDDEN, LOWEST, attention
 from asg.ops.bits import threefry2x32
 from asg.ops.losses import cross_entropy as cross_entropy_
@@ -19,20 +42,42 @@ from asg.tensor import Tensor, as_tensor, broadcast_shapes
 from asg.types import DType
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "causal_mask",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "dropout_mask",
     "embedding",
     "gelu",
+    "group_norm",
+    "instance_norm",
     "l1_loss",
     "layer_norm",
     "linear",
     "log_softmax",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "mse_loss",
     "nll_loss",
     "relu",
+    "rms_norm",
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",

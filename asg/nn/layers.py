@@ -161,15 +161,14 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """All axes from `start_dim` on made one."""
+    """The axes from `start_dim` to `end_dim` made one."""
 
-    def __init__(self, start_dim: int = 1) -> None:
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim = start_dim
+        self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = x.shape[: self.start_dim]
-        flat: Tensor = functions.reshape(x, (*kept, math.prod(x.shape[self.start_dim :])))
+        flat: Tensor = functions.flatten(x, self.start_dim, self.end_dim)
         return flat
 
 

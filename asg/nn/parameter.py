@@ -116,3 +116,7 @@ class Buffer(StoredTensor):
             AsgError: no trace is active.
         """
         tracing.update(self.__asg_tensor__(), value)
+
+    def latest(self) -> Tensor:
+        """Return the value that the run being traced gives the buffer so far."""
+        return tracing.latest(self.__asg_tensor__())

@@ -21,6 +21,7 @@ from asg.ops import (
     losses,
     movement,
     normalizing,
+    pooling,
     reduction,
     sources,
     windows,
@@ -29,7 +30,7 @@ from asg.tensor import bind_operators
 
 _FAMILIES = (
     sources, arithmetic, elementwise, logic, bits, convert, movement, join, reduction, linear,
-    indexing, normalizing, losses, attention, windows, convolution,
+    indexing, normalizing, losses, attention, windows, convolution, pooling,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

@@ -51,6 +51,7 @@ def test_names_of_passes() -> None:
         "drop-stop-gradients",
         "convolve",
         "expand-composites",
+        "unroll-windows",
         "simplify",
         "transpose-products",
         "simplify",
@@ -71,9 +72,10 @@ def test_passes_run_in_order_and_observers_see_each() -> None:
         (1, "drop-stop-gradients"),
         (2, "convolve"),
         (3, "expand-composites"),
-        (4, "simplify"),
-        (5, "transpose-products"),
-        (6, "simplify"),
+        (4, "unroll-windows"),
+        (5, "simplify"),
+        (6, "transpose-products"),
+        (7, "simplify"),
     ]
     assert seen[0].before is None
     assert seen[0].after is GRAPH
@@ -98,16 +100,17 @@ def test_dumps_can_be_read(tmp_path: Path) -> None:
         "01-drop-stop-gradients.asg",
         "02-convolve.asg",
         "03-expand-composites.asg",
-        "04-simplify.asg",
-        "05-transpose-products.asg",
-        "06-simplify.asg",
+        "04-unroll-windows.asg",
+        "05-simplify.asg",
+        "06-transpose-products.asg",
+        "07-simplify.asg",
         "constants",
     ]
     assert files["00-trace.asg"].read_text() == str(graph)
     assert files["01-drop-stop-gradients.asg"].read_text() == "(unchanged)\n"
     constants = {path.stem: np.load(path) for path in files["constants"].iterdir()}
     assert len(constants) == 1
-    last = parse_graph(files["04-simplify.asg"].read_text(), constants)
+    last = parse_graph(files["05-simplify.asg"].read_text(), constants)
     assert [node.op.name for node in last.nodes] == ["input", "exp", "constant", "mul"]
 
 
@@ -134,6 +137,7 @@ def test_times_print_as_a_table() -> None:
         ("drop-stop-gradients", 4),
         ("convolve", 4),
         ("expand-composites", 4),
+        ("unroll-windows", 4),
         ("simplify", 2),
         ("transpose-products", 2),
         ("simplify", 2),
