@@ -18,6 +18,7 @@ from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
+from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan
 from asg.passes.order import OrderKernels
@@ -46,6 +47,7 @@ def compile(
     schedule: str | None = None,
     passes: tuple[Pass, ...] = PIPELINE,
     cache: bool = True,
+    memory_limit: int | None = None,
 ) -> Executable | NumpyExecutable:
     """Compile a graph, or several that share parameters and state, and load the result.
 
@@ -60,10 +62,14 @@ def compile(
         passes: the pipeline to run before fusion; `asg.compiler.PIPELINE` unless told.
         cache: whether kernels that an earlier run wrote for the same graph may be used
             (`ASG_CACHE=0` turns this off everywhere).
+        memory_limit: the most bytes that values computed in a run may take; kernels are run
+            again where that saves memory for the fewest operations. Parameters, state and inputs
+            are not counted.
 
     Raises:
         GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
         UnsupportedError: nodes that can't be compiled, all of them, each with its reason.
+        MemoryLimitError: the limit can't be kept; says the least that can.
         DeviceError: no adapter, or it refuses what is needed.
     """
     entries = as_entries(graph)
@@ -75,8 +81,8 @@ def compile(
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
     kernel_target = target_for(opened.adapter_class, schedule)
-    options = {"target": kernel_target, "passes": passes}
-    make = partial(lower, entries, target=kernel_target, passes=passes)
+    options = {"target": kernel_target, "passes": passes, "memory_limit": memory_limit}
+    make = partial(lower, entries, target=kernel_target, passes=passes, memory_limit=memory_limit)
     # Passes of the user's own may do anything; what ours do is in their source.
     is_known = all(each in PIPELINE for each in passes)
     artefact = remembered(entries, options, make) if cache and is_known else make()
@@ -195,10 +201,14 @@ def lower(
     enable_fusion: bool = True,
     name: str = "program",
     passes: tuple[Pass, ...] = PIPELINE,
+    memory_limit: int | None = None,
 ) -> Artefact:
     """Compile entries to an artefact, without a device.
 
     `ASG_DUMP=folder` writes the graph after every pass, the kernels and the memory plan there.
+
+    Raises:
+        MemoryLimitError: values computed in a run can't be kept below `memory_limit` bytes.
     """
     check_supported(entries)
     watch = Stopwatch()
@@ -212,6 +222,9 @@ def lower(
             fused = Fuse(enabled=enable_fusion)(prepared)
         with watch.stage("order"):
             plans[key] = OrderKernels()(fused)
+    if memory_limit is not None:
+        with watch.stage("recompute"):
+            plans = FitMemory(memory_limit)(plans)
     generate = Generate(target or Target(), reuse_memory)
     with watch.stage("memory"):
         storage = generate.assign(plans)

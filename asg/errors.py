@@ -7,6 +7,7 @@ AsgError
 │   └── ParseError        text is not a graph
 ├── GradientError         a gradient was asked for that does not exist
 ├── UnsupportedError      a list of nodes that can't be compiled, each with its reason
+├── MemoryLimitError      the memory plan can't be made as small as was asked
 ├── InputError            a call's inputs do not fit the executable (name, shape, dtype)
 ├── NonFiniteError        a result holds NaN or infinity, and the caller asked to be told
 ├── BundleError           a bundle is damaged, truncated, tampered with or too new
@@ -46,6 +47,10 @@ class GradientError(AsgError):
 
 class UnsupportedError(AsgError):
     """Nodes that can't be compiled, each with its reason."""
+
+
+class MemoryLimitError(AsgError):
+    """The memory plan can't be made as small as was asked."""
 
 
 class InputError(AsgError, ValueError):

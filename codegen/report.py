@@ -12,6 +12,7 @@ from asg.codegen.context import bytes_moved, flops
 from asg.graph import Graph
 from asg.passes.cost import node_flops
 from asg.passes.kernels import FusedKernel
+from asg.passes.rematerialize import recomputed
 from asg.passes.storage import EntryStorage, KernelStep
 
 GRADIENT = "gradient"  # what differentiation remarks on the nodes that it makes
@@ -39,6 +40,7 @@ def entry_report(storage: EntryStorage, dispatched: Sequence[Kernel]) -> dict[st
         "bytes_lower_bound": bytes_in_and_out(graph) + 2 * saved,
         "bytes_saved": saved,
         "flops": sum(map(flops, kernels)),
+        "recomputed_flops": sum(map(flops, recomputed(kernels))),
         "graph_flops": sum(map(node_flops, graph.nodes)),
         "max_bindings": max((len(step.bindings) for step in steps), default=0),
         "barriers": sum(len(BARRIER.findall(each.variants[0].wgsl)) for each in dispatched),
@@ -59,7 +61,7 @@ def saved_bytes(kernels: Sequence[FusedKernel]) -> int:
         if any(output.node.note == GRADIENT for output in kernel.outputs)
         for value in kernel.reads
     }
-    made = [value for kernel in kernels for value in kernel.outputs]
+    made = dict.fromkeys(value for kernel in kernels for value in kernel.outputs)
     return sum(
         value.type.nbytes for value in made if value in backward and value.node.note != GRADIENT
     )
@@ -76,7 +78,7 @@ def total_report(
         dispatches.update(report["dispatches"])
     sums = (
         "dispatch_count", "copies", "bytes_moved", "bytes_lower_bound", "bytes_saved", "flops",
-        "graph_flops", "barriers",
+        "recomputed_flops", "graph_flops", "barriers",
     )  # fmt: skip
     texts = [variant.wgsl for kernel in kernels.values() for variant in kernel.variants]
     return {

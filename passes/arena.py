@@ -91,7 +91,8 @@ def _regions(found: DraftEntry) -> list[Region]:
     for root, members in parts.items():
         name = f"{found.name}/{_root_name(found, root)}"
         size = _root_size(root, members)
-        if homes.is_join(root) or any((offset, item.size) != (0, size) for offset, item in members):
+        is_whole = all((offset, item.size) == (0, size) for offset, item in members)
+        if homes.is_join(root) or not is_whole or found.lives.is_repeated(Area(root, 0, size)):
             gaps = tuple(homes.gaps(Area(root, 0, size)))
             part: Item | Group = Group(name, size, tuple(members), gaps)
         else:

@@ -26,32 +26,29 @@ def memory_report(
 
 def _entry_report(entry: EntryStorage, buffers: Sequence[Buffer]) -> dict[str, Any]:
     """Return the steps and every value that one of them writes to an arena."""
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
+    lives: dict[str, list[list[int]]] = {}  # from the first to the last step, of every run again
     labels: list[str] = []
     for index, step in enumerate(entry.steps):
-        labels.append(step.kernel.name if isinstance(step, KernelStep) else "copy")
+        label = step.kernel.name if isinstance(step, KernelStep) else "copy"
+        is_again = isinstance(step, KernelStep) and label in labels
+        labels.append(f"{label} again" if is_again else label)
         for name in _stored(entry, step):
-            first.setdefault(name, index)
-            last[name] = index
+            lives.setdefault(name, []).append([index, index])
         for name in step.reads:
-            last[name] = index
+            if name in lives:
+                lives[name][-1][1] = index
     for names in entry.needs.values():
-        last.update(dict.fromkeys(names, len(labels)))
+        for name in names:
+            if name in lives:
+                lives[name][-1][1] = len(labels)
     values = []
-    for name, start in first.items():
+    for name, all_lives in lives.items():
         place = entry.locations[name]
-        if buffers[place.buffer].role == "arena":
-            values.append(
-                {
-                    "name": name,
-                    "buffer": place.buffer,
-                    "offset": place.offset,
-                    "size": place.nbytes,
-                    "first": start,
-                    "last": last[name],
-                }
-            )
+        if buffers[place.buffer].role != "arena":
+            continue
+        for first, last in all_lives:
+            where = {"buffer": place.buffer, "offset": place.offset, "size": place.nbytes}
+            values.append({"name": name, **where, "first": first, "last": last})
     return {"steps": labels, "values": values}
 
 

@@ -69,6 +69,8 @@ def reuse_dying_reads(homes: Homes, kept: Sequence[Area]) -> None:
         area = homes.draft.areas[output]
         if area.root != output or output in homes.fixed or homes.is_join(output):
             continue
+        if lives.is_repeated(area):
+            continue
         for read, written in kernel.in_place:
             if written != output or output in homes.inside:
                 continue
@@ -94,7 +96,7 @@ def _is_dying(
         return False
     if homes.place(over) is not None or homes.settle(over).offset % ALIGNMENT:
         return False
-    if any(leaf.last > step for leaf in lives.leaves(over)):
+    if lives.is_repeated(over) or any(leaf.last > step for leaf in lives.leaves(over)):
         return False
     in_place = {value for value, written in kernel.in_place if written == output}
     return all(

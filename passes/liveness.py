@@ -200,6 +200,17 @@ class Lives:
         high = bisect_left(self._starts[area.root], area.end)
         return self.by_root[area.root][low:high]
 
+    def is_repeated(self, area: Area) -> bool:
+        """Tell whether a step that writes in `area` is run more than once."""
+        offsets = [leaf.access.area.offset for leaf in self.leaves(area)]
+        return len(set(offsets)) < len(offsets)
+
     def _extend(self, area: Area, step: int) -> None:
+        """Keep the leaves of `area`; of those that are written twice, what was written last."""
+        latest: dict[int, Leaf] = {}
         for leaf in self.leaves(area):
+            held = latest.setdefault(leaf.access.area.offset, leaf)
+            if held.start < leaf.start < step:
+                latest[leaf.access.area.offset] = leaf
+        for leaf in latest.values():
             leaf.last = max(leaf.last, step)

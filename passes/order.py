@@ -33,10 +33,10 @@ class OrderKernels:
     search: bool = True
 
     def __call__(self, plan: FusionPlan) -> FusionPlan:
-        problem = _problem(plan)
-        given = _by_position(problem)
+        problem = problem_of(plan)
+        given = by_position(problem)
         best, lowest = given, _peak(problem, given)
-        if self.search and lowest > _least(problem):
+        if self.search and lowest > least_of(problem):
             for order in (_forward(problem), _backward(problem)):
                 peak = _peak(problem, order)
                 if peak < lowest:
@@ -47,7 +47,7 @@ class OrderKernels:
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class Tensor:
     """Arena memory that one step writes; `users` are the steps that read it, in no order."""
 
     size: int
@@ -57,19 +57,20 @@ class _Tensor:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     """Steps as numbers, what each must wait for, and the memory they make and use."""
 
     steps: Draft
     before: tuple[tuple[int, ...], ...]
     after: tuple[tuple[int, ...], ...]
-    tensors: tuple[_Tensor, ...]
+    tensors: tuple[Tensor, ...]
     makes: tuple[tuple[int, ...], ...]
     uses: tuple[tuple[int, ...], ...]
     in_place: tuple[tuple[tuple[int, int], ...], ...]  # tensors (read, written) of each step
 
 
-def _problem(plan: FusionPlan) -> _Problem:
+def problem_of(plan: FusionPlan) -> Problem:
+    """Return what decides how much memory an order of the plan's steps takes."""
     found = draft("", plan, {})
     count = len(found.steps)
     kept = [found.areas[value] for value in plan.graph.outputs.values()]
@@ -83,7 +84,7 @@ def _problem(plan: FusionPlan) -> _Problem:
                 users.setdefault(_key(leaf), {})[index] = None
     updating = _wait_for_readers(found, waits)
     numbers: dict[tuple[object, int], int] = {}
-    tensors: list[_Tensor] = []
+    tensors: list[Tensor] = []
     makes: list[list[int]] = [[] for _ in range(count)]
     for leaves in lives.by_root.values():
         for leaf in leaves:
@@ -92,7 +93,7 @@ def _problem(plan: FusionPlan) -> _Problem:
             makes[leaf.start].append(len(tensors))
             size = 0 if key[0] in updating else align(leaf.access.area.nbytes)
             is_kept = leaf.last == count
-            tensors.append(_Tensor(size, leaf.start, tuple(users.get(key, ())), is_kept))
+            tensors.append(Tensor(size, leaf.start, tuple(users.get(key, ())), is_kept))
     uses: list[list[int]] = [[] for _ in range(count)]
     for number, tensor in enumerate(tensors):
         for user in tensor.users:
@@ -101,7 +102,7 @@ def _problem(plan: FusionPlan) -> _Problem:
     for index, earlier in enumerate(waits):
         for other in earlier:
             after[other].append(index)
-    return _Problem(
+    return Problem(
         found,
         tuple(map(tuple, waits)),
         tuple(map(tuple, after)),
@@ -117,7 +118,7 @@ def _key(leaf: Leaf) -> tuple[object, int]:
 
 
 def _pairs(
-    found: Draft, index: int, numbers: dict[tuple[object, int], int], tensors: Sequence[_Tensor]
+    found: Draft, index: int, numbers: dict[tuple[object, int], int], tensors: Sequence[Tensor]
 ) -> tuple[tuple[int, int], ...]:
     """Return the tensors that a step may read and write in one place."""
     kernel = found.steps[index].kernel
@@ -216,7 +217,7 @@ def _makes_circle(waits: Sequence[dict[int, None]], edges: Sequence[tuple[int, i
     return False
 
 
-def _by_position(problem: _Problem) -> list[int]:
+def by_position(problem: Problem) -> list[int]:
     """Return the order as given, but for what updates of state must wait for."""
     missing = [len(before) for before in problem.before]
     ready = [node for node, count in enumerate(missing) if not count]
@@ -232,7 +233,7 @@ def _by_position(problem: _Problem) -> list[int]:
     return order
 
 
-def _least(problem: _Problem) -> int:
+def least_of(problem: Problem) -> int:
     """Return what no order can go below: the most that one step needs, or the results."""
     tensors = problem.tensors
     kept = sum(tensor.size for tensor in tensors if tensor.is_kept)
@@ -244,11 +245,11 @@ def _least(problem: _Problem) -> int:
     return max(needs)
 
 
-def _peak(problem: _Problem, order: Sequence[int]) -> int:
+def _peak(problem: Problem, order: Sequence[int]) -> int:
     return max(_profile(problem, order), default=0)
 
 
-def _profile(problem: _Problem, order: Sequence[int]) -> list[int]:
+def _profile(problem: Problem, order: Sequence[int]) -> list[int]:
     """Return the live bytes during each step of `order`."""
     tensors = problem.tensors
     left = [len(tensor.users) for tensor in tensors]
@@ -270,7 +271,7 @@ def _profile(problem: _Problem, order: Sequence[int]) -> list[int]:
     return profile
 
 
-def _passed_on(problem: _Problem, node: int, dying: Sequence[int]) -> int:
+def _passed_on(problem: Problem, node: int, dying: Sequence[int]) -> int:
     """Return the bytes that a step's results take over from its dying operands."""
     total = 0
     used: set[int] = set()
@@ -281,7 +282,7 @@ def _passed_on(problem: _Problem, node: int, dying: Sequence[int]) -> int:
     return total
 
 
-def _forward(problem: _Problem) -> list[int]:
+def _forward(problem: Problem) -> list[int]:
     """Take next the step that adds least to what is live."""
     tensors = problem.tensors
     left = [dict.fromkeys(tensor.users) for tensor in tensors]
@@ -304,7 +305,7 @@ def _forward(problem: _Problem) -> list[int]:
     return _schedule(problem.before, problem.after, change, follow)
 
 
-def _backward(problem: _Problem) -> list[int]:
+def _backward(problem: Problem) -> list[int]:
     """Take last, then next to last, … the step that leaves least live before it."""
     tensors = problem.tensors
     change = [0] * len(problem.before)
@@ -374,7 +375,7 @@ def _schedule(
     return order
 
 
-def _move_from_peak(problem: _Problem, order: list[int]) -> list[int]:
+def _move_from_peak(problem: Problem, order: list[int]) -> list[int]:
     """Move single steps across the peak while that lowers it."""
     size = len(order) + sum(map(len, problem.uses)) + sum(map(len, problem.before))
     trials = _MOVE_WORK // max(size, 1)
@@ -398,7 +399,7 @@ def _badness(profile: Sequence[int]) -> tuple[int, int]:
     return peak, profile.count(peak)
 
 
-def _moves(problem: _Problem, order: Sequence[int], profile: Sequence[int]) -> Iterator[list[int]]:
+def _moves(problem: Problem, order: Sequence[int], profile: Sequence[int]) -> Iterator[list[int]]:
     """Yield orders in which a tensor that only waits at the peak is made later or used earlier."""
     at = {node: position for position, node in enumerate(order)}
     peak = profile.index(max(profile))

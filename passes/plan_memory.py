@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from asg.errors import InternalError
 from asg.passes.packing import Block, Budget, Rect, best_packing, height, lower_bound, place_apart
@@ -136,19 +137,27 @@ def _group_block(group: Group, alignment: int, horizon: tuple[int, int]) -> Bloc
 
 
 def _to_units(lives: Sequence[tuple[int, int, int, int]], alignment: int) -> Block:
-    """Cut byte ranges into ranges of whole units, each with the hull of what lives in it."""
+    """Cut byte ranges into ranges of whole units, each with the times when it is taken."""
     lives = [life for life in lives if life[0] < life[1]]
     cuts = sorted({edge for low, high, _, _ in lives for edge in _edges(low, high, alignment)})
     position = {cut: index for index, cut in enumerate(cuts)}
-    hulls: list[tuple[int, int] | None] = [None] * max(len(cuts) - 1, 0)
+    times: list[list[tuple[int, int]]] = [[] for _ in cuts[1:]]
     for low, high, start, end in lives:
         first, last = position[low // alignment], position[-(-high // alignment)]
         for index in range(first, last):
-            hull = hulls[index]
-            hulls[index] = (
-                (start, end) if hull is None else (min(hull[0], start), max(hull[1], end))
-            )
-    return _join_equal(cuts, hulls)
+            times[index].append((start, end))
+    return _join_equal(cuts, [_merged(each) for each in times])
+
+
+def _merged(times: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Join times that touch or overlap."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(times):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((start, end))
+    return tuple(merged)
 
 
 def _edges(low: int, high: int, alignment: int) -> tuple[int, int, int, int]:
@@ -157,14 +166,11 @@ def _edges(low: int, high: int, alignment: int) -> tuple[int, int, int, int]:
     return first, -(-low // alignment), high // alignment, last
 
 
-def _join_equal(cuts: Sequence[int], hulls: Sequence[tuple[int, int] | None]) -> Block:
+def _join_equal(cuts: Sequence[int], times: Sequence[tuple[tuple[int, int], ...]]) -> Block:
+    """Return rectangles, those of neighbours that live at the same times joined."""
     rects: list[Rect] = []
-    for low, high, hull in zip(cuts, cuts[1:], hulls, strict=False):
-        if hull is None:
-            continue
-        last = rects[-1] if rects else None
-        if last and last.offset + last.size == low and (last.start, last.end) == hull:
-            rects[-1] = Rect(last.offset, last.size + high - low, *hull)
-        else:
-            rects.append(Rect(low, high - low, *hull))
+    for key, run in groupby(range(len(times)), key=times.__getitem__):
+        positions = list(run)
+        low, high = cuts[positions[0]], cuts[positions[-1] + 1]
+        rects += [Rect(low, high - low, *time) for time in key]
     return tuple(rects)
