@@ -27,6 +27,7 @@ from asg.passes.groups import Group, Grouping, Level, is_pack, member_base, memb
 from asg.passes.inline import Inlining, contiguous_range, decide, is_given, is_small_constant
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
 from asg.passes.riders import find_riders
+from asg.passes.spaces import RowSpace, row_space
 
 TINY = 64  # elements; maps this small are merged whatever they read
 SMALL_REDUCTION = 1 << 18  # elements; the same for reductions: a dispatch costs more
@@ -164,6 +165,8 @@ def _join_rows(
     """Put a map node into a row group, with the maps and equal row groups that it reads."""
     space = target.space
     assert space is not None
+    if _feeds_other_rows_only(grouping, node, space):
+        return False
     size = node.type.size
     levels: list[Level] = []
     if size == space.rows * space.length:
@@ -184,6 +187,20 @@ def _join_rows(
         _absorb(grouping, target, merged, level)
         return True
     return False
+
+
+def _feeds_other_rows_only(grouping: Grouping, node: Node, space: RowSpace) -> bool:
+    """Tell whether only reductions along other rows read `node`: in one of their kernels it is
+    never stored, and is worth what it loads."""
+    users = [user for value in node.values for user in grouping.users.get(value, ())]
+    full = [base for base in grouping.reads[node] if base.type.size == node.type.size]
+    return (
+        bool(users)
+        and len(full) <= 2
+        and not any(value in grouping.kept for value in node.values)
+        and all(isinstance(user.op.kind, Reduction) for user in users)
+        and all(row_space(user).key != space.key for user in users)
+    )
 
 
 def _join_epilogue(
