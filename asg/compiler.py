@@ -22,6 +22,7 @@ from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan
 from asg.passes.order import OrderKernels
+from asg.passes.pack_joins import PackJoins
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_products import SplitProducts
@@ -35,7 +36,13 @@ from asg.runtime.executor import Executor
 from asg.stopwatch import Stopwatch
 from asg.types import DType
 
-PIPELINE: tuple[Pass, ...] = (*DEFAULT, SplitProducts(), SplitReductions(), SplitJoins())
+PIPELINE: tuple[Pass, ...] = (
+    *DEFAULT,
+    PackJoins(),
+    SplitProducts(),
+    SplitReductions(),
+    SplitJoins(),
+)
 
 
 def compile(
