@@ -18,6 +18,7 @@ from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
+from asg.passes.choices import Choices, merge, shipped
 from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan
@@ -33,7 +34,11 @@ from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
+from asg.runtime.wgpu_device import Device
 from asg.stopwatch import Stopwatch
+from asg.tuning import DEFAULT_BUDGET, Tuning
+from asg.tuning import report as tuning_report
+from asg.tuning import tune as tune_plans
 from asg.types import DType
 
 PIPELINE: tuple[Pass, ...] = (
@@ -55,6 +60,7 @@ def compile(
     passes: tuple[Pass, ...] = PIPELINE,
     cache: bool = True,
     memory_limit: int | None = None,
+    tune: bool | float = False,
 ) -> Executable | NumpyExecutable:
     """Compile a graph, or several that share parameters and state, and load the result.
 
@@ -72,6 +78,8 @@ def compile(
         memory_limit: the most bytes that values computed in a run may take; kernels are run
             again where that saves memory for the fewest operations. Parameters, state and inputs
             are not counted.
+        tune: whether schedules are tried on the device, for a minute at most or for so many
+            seconds; `asg.tuning` says how. Without it the same graph gives the same kernels.
 
     Raises:
         GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
@@ -88,11 +96,17 @@ def compile(
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
     kernel_target = target_for(opened.adapter_class, schedule)
+    tuning = None
+    if tune:
+        tuning = _tuned(entries, opened, kernel_target, passes, tune)
+        kernel_target = with_choices(kernel_target, tuning.choices)
     options = {"target": kernel_target, "passes": passes, "memory_limit": memory_limit}
     make = partial(lower, entries, target=kernel_target, passes=passes, memory_limit=memory_limit)
     # Passes of the user's own may do anything; what ours do is in their source.
     is_known = all(each in PIPELINE for each in passes)
     artefact = remembered(entries, options, make) if cache and is_known else make()
+    if tuning is not None:
+        artefact = replace(artefact, report={**artefact.report, "tuning": tuning_report(tuning)})
     check_bindings(artefact, opened.adapter.limits["maxStorageBufferBindingSize"])
     return Executable(Executor(artefact, opened))
 
@@ -111,7 +125,27 @@ def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:
         known = ", ".join(("cpu", "gpu", *ADAPTER_CLASSES))
         raise AsgError(f"schedule {schedule!r} is unknown; known: {known}")
     family = ADAPTER_CLASSES[name]
-    return Target(family, adapter.subgroup_size if family == "cpu" else 0)
+    size = adapter.subgroup_size if family == "cpu" else 0
+    return Target(family, size, shipped(name, size))
+
+
+def with_choices(target: Target, choices: Choices) -> Target:
+    """Return a target with schedules that were measured on top of those that it has."""
+    return replace(target, choices=merge(target.choices, choices))
+
+
+def _tuned(
+    entries: Mapping[str, Graph],
+    device: Device,
+    target: Target,
+    passes: tuple[Pass, ...],
+    tune: bool | float,
+) -> Tuning:
+    """Try schedules for a program's products on a device."""
+    check_supported(entries)
+    plans = {key: fuse(prepare(graph, (), passes)) for key, graph in entries.items()}
+    budget = DEFAULT_BUDGET if tune is True else float(tune)
+    return tune_plans(plans, device, target, budget=budget)
 
 
 def as_entries(graph: Graph | Mapping[str, Graph]) -> dict[str, Graph]:

@@ -18,8 +18,9 @@ from asg.runtime.devices import NOTES
 from asg.runtime.disk_cache import cache_root
 from asg.runtime.probing import CACHE as PROBES
 from asg.runtime.wgpu_device import Device, adapters
+from asg.tuning import CACHE as SCHEDULES
 
-CACHES = (PROBES, PROGRAMS, NOTES)
+CACHES = (PROGRAMS, SCHEDULES, PROBES, NOTES)
 
 PACKAGES = ("asg", "numpy", "wgpu", "jinja2", "safetensors", "click", "rich")
 # Package -> what it is for, and the extra that brings it.

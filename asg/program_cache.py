@@ -32,7 +32,7 @@ from asg.types import DType, TensorType
 CACHE = DiskCache("programs", 256 << 20)
 
 # Where the package's source lies; in a checkout the folders stand beside each other.
-_PACKAGES = ("asg", "asg.passes", "asg.codegen", "asg.shaders", "asg.runtime")
+PACKAGES = ("asg", "asg.passes", "asg.codegen", "asg.shaders", "asg.runtime")
 _SOURCES = (".py", ".j2", ".wgsl", ".json")
 _PLAIN = (bool, int, float, str, DType, TensorType, Literal, np.generic, type(None))
 
@@ -112,11 +112,11 @@ def _origin(node: Node) -> str:
 
 
 @cache
-def source_digest() -> str:
-    """Return a hash of the package's source: every pass, template and rule."""
+def source_digest(packages: tuple[str, ...] = PACKAGES) -> str:
+    """Return a hash of the source of some packages, by default of all of ASG's."""
     found = hashlib.sha256(asg.__version__.encode())
     files: dict[Path, str] = {}
-    for package in _PACKAGES:
+    for package in packages:
         for folder in __import__(package, fromlist=["__path__"]).__path__:
             for path in Path(folder).rglob("*"):
                 if path.suffix in _SOURCES:

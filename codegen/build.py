@@ -129,7 +129,7 @@ class _Library:
         fused = context.kernel
         variants = _WRITERS[fused.kind](context)
         accesses = tuple(each.access for each in step.bindings)
-        key = (accesses, tuple(_shape_of_text(variant) for variant in variants))
+        key = (accesses, tuple(anonymous_text(variant) for variant in variants))
         name = fused.name if fused.name not in self._kernels else f"{entry}_{fused.name}"
         found = self._by_text.setdefault(key, name)
         if found != name:
@@ -154,7 +154,7 @@ def _bound(bound: BoundRange) -> BoundValues:
     return BoundValues(tuple(bound.elements.items()), bound.access == "read_write")
 
 
-def _shape_of_text(variant: Variant) -> tuple[object, ...]:
+def anonymous_text(variant: Variant) -> tuple[object, ...]:
     """Return a variant's text without comments and with names numbered as they appear."""
     numbers: dict[str, str] = {}
     text = re.sub(r"//[^\n]*", "", variant.wgsl)

@@ -14,6 +14,7 @@ from asg.codegen.text import identifier
 from asg.graph import Graph, Node, Value
 from asg.index import Index, Var, flatten, unflatten
 from asg.op import Elementwise, View
+from asg.passes.choices import Choices
 from asg.passes.cost import node_flops
 from asg.passes.inline import written_through
 from asg.passes.kernels import FusedKernel
@@ -36,11 +37,13 @@ class Target:
     """What kernels are written for: the schedule family, and what the device offers.
 
     `family` is `cpu` (register tiles, no workgroup memory, no barriers) or `gpu` (staged in
-    workgroup memory). `subgroup_size` is exact, 0 where subgroups are not to be used.
+    workgroup memory). `subgroup_size` is exact, 0 where subgroups are not to be used. `choices`
+    are measured schedules, which go before the estimated ones.
     """
 
     family: str = "cpu"
     subgroup_size: int = 0
+    choices: Choices = ()
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ tile through the epilogue and stores it. What differs is where the loop's operan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from asg.artefact import Variant
 from asg.codegen.context import KernelContext, grid_for, output_coordinates, write
+from asg.codegen.contract_choice import chosen, problem_of
 from asg.codegen.contract_loop import SUBGROUP, Loop, loop_holes
 from asg.codegen.contract_operands import (
     LANE,
@@ -30,7 +30,7 @@ from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES, Operand
 from asg.graph import Node, Value
 from asg.index import Index, flatten, unflatten, variable
-from asg.passes.schedule_contract import ContractProblem, ContractSchedule, choose
+from asg.passes.schedule_contract import ContractProblem, ContractSchedule
 from asg.types import DType
 
 
@@ -98,14 +98,10 @@ def contract_variants(
     context: KernelContext, schedule: ContractSchedule | None = None
 ) -> tuple[Variant, ...]:
     """Return the kernel's variants, best first; `schedule` forces one."""
-    anchor = context.kernel.anchors[0]
-    *batch, rows, columns = anchor.type.shape
-    inner = anchor.inputs[0].type.shape[-1]
-    problem = ContractProblem(math.prod(batch), rows, columns, inner)
-    target = context.target
+    problem = problem_of(context)
     if schedule:
         return (_variant(_tiling(context, problem, schedule)),)
-    schedules = choose(problem, target.family, target.subgroup_size)
+    schedules = chosen(context, problem)
     variants = [_variant(_tiling(context, problem, each)) for each in schedules]
     # Where no operand lies so that it can be read as words, a variant without them follows.
     useful = [

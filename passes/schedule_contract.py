@@ -70,16 +70,25 @@ _QUAD = 4
 
 
 def choose(
-    problem: ContractProblem, family: str, subgroup_size: int
+    problem: ContractProblem,
+    family: str,
+    subgroup_size: int,
+    winner: ContractSchedule | None = None,
 ) -> tuple[ContractSchedule, ...]:
     """Return a kernel's variants for a device family, best first; the last is portable.
 
     Before it comes, where it would be better, what needs 64-bit words, and what needs subgroups.
+    The best is the first candidate, or the one that measuring found.
     """
     found = candidates(problem, family, subgroup_size)
     plain = [each for each in found if not each.is_wide]
     portable = next(each for each in plain if each.family != "shuffle")
-    return tuple(dict.fromkeys((found[0], plain[0], portable)))
+    if winner is None or winner not in found:
+        return tuple(dict.fromkeys((found[0], plain[0], portable)))
+    if winner.family != "shuffle" and not winner.is_wide:
+        return (winner,)
+    narrow = replace(winner, is_wide=False)
+    return tuple(dict.fromkeys((winner, narrow if narrow in found else plain[0], portable)))
 
 
 def candidates(

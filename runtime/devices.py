@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 from asg.errors import DeviceError
 from asg.runtime.adapters import granted_limits
@@ -141,3 +142,52 @@ def _compile_one(helper: Device, shader: Shader) -> None:
     finally:
         for buffer in buffers:
             buffer.close()
+
+
+class Compiler:
+    """Compiles shaders on devices of its own, and gives up those that take longer than `limit`.
+
+    A driver can't be interrupted: its device is then left to itself, and another one is opened.
+    What was compiled lands in the driver's cache, where `device` finds it.
+    """
+
+    def __init__(self, device: Device, limit: float) -> None:
+        self._device = device
+        self._limit = limit
+        self._pool: ThreadPoolExecutor | None = None
+        self._helper: Device | None = None
+
+    def compile(self, shader: Shader) -> bool:
+        """Compile a shader; whether that was quick enough.
+
+        Raises:
+            DeviceError: the driver refuses it.
+        """
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "asg-tune")
+            self._helper = Device.open(str(self._device.adapter.index), self._device.limits)
+            self._helper.is_helper = True
+        assert self._helper is not None
+        try:
+            self._pool.submit(_compile_one, self._helper, shader).result(self._limit)
+        except TimeoutError:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Take no more shaders; one that is being compiled is not waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        self._pool = self._helper = None
+
+    def __enter__(self) -> Compiler:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -18,7 +18,7 @@ def choose_variant(kernel: Kernel, device: Device) -> Variant:
     """
     reasons = []
     for variant in kernel.variants:
-        reason = _obstacle(variant, device)
+        reason = obstacle(variant, device)
         if reason is None:
             return variant
         reasons.append(reason)
@@ -39,7 +39,8 @@ def choose_variants(kernels: Mapping[str, Kernel], device: Device) -> dict[str, 
     return {name: choose_variant(kernel, device) for name, kernel in kernels.items()}
 
 
-def _obstacle(variant: Variant, device: Device) -> str | None:
+def obstacle(variant: Variant, device: Device) -> str | None:
+    """Say what keeps a device from running a variant, None for nothing."""
     for feature in variant.features:
         if feature not in device.features:
             return f"no {feature}"

@@ -24,6 +24,7 @@ ROOF = (
     "asg.cli",
     "asg.compiler",
     "asg.gradient_check",
+    "asg.kernel_bench",
     "asg.machine",
     "asg.memory_watch",
     "asg.oracle",
@@ -34,6 +35,7 @@ ROOF = (
     "asg.testing",
     "asg.trainer",
     "asg.training",
+    "asg.tuning",
     "asg.verification",
     "asg.yardstick",
 )

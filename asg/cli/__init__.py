@@ -1,4 +1,4 @@
-"""The command line: `asg compile`, `inspect`, `run`, `profile`, `verify`, `bisect`, `doctor`.
+"""The command line: `asg compile`, `inspect`, `run`, `profile`, `tune`, `verify` …
 
 Roof: uses everything, lazily, so that `asg --help` is quick. `models.py` finds what MODEL names,
 `output.py` writes for a terminal, a pipe, or as JSON; the rest is a file per command.
@@ -17,6 +17,7 @@ from asg.cli.compile import compile_command
 from asg.cli.doctor import doctor_command
 from asg.cli.inspect import inspect_command
 from asg.cli.run import profile_command, run_command
+from asg.cli.tune import cache_command, tune_command
 from asg.cli.verify import bisect_command, verify_command
 from asg.errors import AsgError, DeviceError, OutOfMemoryError, ShaderError, UnsupportedError
 
@@ -89,8 +90,10 @@ for _command in (
     inspect_command,
     run_command,
     profile_command,
+    tune_command,
     verify_command,
     bisect_command,
     doctor_command,
+    cache_command,
 ):
     main.add_command(_command)

@@ -160,7 +160,7 @@ def test_the_source_is_the_whole_package() -> None:
     files = [path for path in root.rglob("*.py") if "__pycache__" not in path.parts]
     assert len(files) > 50
     assert len(program_cache.source_digest()) == 64
-    found = [Path(folder) for name in program_cache._PACKAGES
+    found = [Path(folder) for name in program_cache.PACKAGES
              for folder in __import__(name, fromlist=["__path__"]).__path__]  # fmt: skip
     for name in ("graph.py", "fuse.py", "emit.py", "map.wgsl.j2", "executor.py"):
         assert any((folder / name).is_file() for folder in found), name
