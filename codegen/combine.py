@@ -26,13 +26,14 @@ class Accumulator:
 
     Attributes:
         type: WGSL type of one combined value.
+        update: statements that take an operand, which is at a position along the row.
         combine: text of `a` combined with `b`, for the staged template's tree.
     """
 
     name: str
     type: str
     start: str
-    update: Callable[[Emitter, Operand], list[str]]
+    update: Callable[[Emitter, Operand, str], list[str]]
     finish: Callable[[Emitter, str], list[str]]
     extra: tuple[str, ...] = ()
     combine: str = ""
@@ -79,43 +80,71 @@ def value_accumulator(
 ) -> Accumulator:
     """Return the accumulator of a reduction.
 
-    `across_lanes`: the four lanes hold elements of one row, to be combined at the end.
+    `across_lanes`: the four lanes hold elements of one row, to be combined at the end. A maximum
+    of floats keeps the largest bits beside it, by which a NaN is known: that takes fewer
+    operations per element than a maximum that yields NaN.
     """
     kind = node.op.kind
     assert isinstance(kind, Reduction)
-    dtype = node.inputs[0].type.dtype
-    wide = combine_text(emitter, kind.combine, dtype, width)
-    narrow = combine_text(emitter, kind.combine, dtype, 1)
-    start = identity(emitter, kind.combine, dtype)
+    combine, dtype = kind.combine, node.inputs[0].type.dtype
+    has_bits = dtype is DType.F32 and combine in (Combine.MAX, Combine.MIN)
+    plain = "max" if combine is Combine.MAX else "min"
+    lanes = f"{plain}({{0}}, {{1}})" if has_bits else combine_text(emitter, combine, dtype, 1)
+    wide = lanes if width == 1 or has_bits else combine_text(emitter, combine, dtype, width)
     types = VECTOR if width == LANES else SCALAR
+    bits, bits_type = f"{name}_bits", types[DType.U32]
 
-    def update(inner: Emitter, operand: Operand) -> list[str]:
-        return [f"{name} = {wide.format(name, inner.widen(operand, width))};"]
+    def update(inner: Emitter, operand: Operand, _: str) -> list[str]:
+        text = inner.widen(operand, width)
+        lines = [f"{name} = {wide.format(name, text)};"]
+        if has_bits:
+            mask = f"{bits_type}(0x7fffffffu)"
+            lines.append(f"{bits} = max({bits}, bitcast<{bits_type}>({text}) & {mask});")
+        return lines
 
     def finish(outer: Emitter, result: str) -> list[str]:
         lines: list[str] = []
-        text = name
+        text, largest, left = name, bits, width
         if across_lanes:
-            first = narrow.format(f"{name}.x", f"{name}.y")
-            second = narrow.format(f"{name}.z", f"{name}.w")
-            lines.append(f"let {result}_xy = {first};")
-            lines.append(f"let {result}_zw = {second};")
-            text = narrow.format(f"{result}_xy", f"{result}_zw")
+            left = 1
+            lines += _joined(f"{result}_all", name, lanes)
+            text = f"{result}_all"
+            if has_bits:
+                lines += _joined(f"{result}_bits", bits, "max({0}, {1})")
+                largest = f"{result}_bits"
+        if has_bits:
+            nan = outer.widen(outer.number(float("nan"), dtype), left)
+            limit = f"{(VECTOR if left == LANES else SCALAR)[DType.U32]}(0x7f800000u)"
+            lines.append(f"let {result}_kept = select({text}, {nan}, {largest} > {limit});")
+            text = f"{result}_kept"
         if family == "serial":
             return [*lines, f"let {result} = {text};"]
         if family == "staged":
             return [*lines, f"let {result} = reduce_{name}({text}, thread);"]
         lines.append(f"let {result}_lane = {text};")
-        return [*lines, *_across_subgroup(outer, kind.combine, dtype, result)]
+        return [*lines, *_across_subgroup(outer, combine, dtype, result)]
 
     return Accumulator(
         name,
         SCALAR[dtype],
-        f"{types[dtype]}({start})",
+        f"{types[dtype]}({identity(emitter, combine, dtype)})",
         update,
         finish,
-        combine=narrow.format("a", "b"),
+        extra=(f"var {bits} = {bits_type}(0u);",) if has_bits else (),
+        combine=combine_text(emitter, combine, dtype, 1).format("a", "b"),
     )
+
+
+def _joined(result: str, name: str, combine: str) -> list[str]:
+    """Combine the four lanes of a variable."""
+    first = combine.format(f"{name}.x", f"{name}.y")
+    second = combine.format(f"{name}.z", f"{name}.w")
+    pair = combine.format(f"{result}_xy", f"{result}_zw")
+    return [
+        f"let {result}_xy = {first};",
+        f"let {result}_zw = {second};",
+        f"let {result} = {pair};",
+    ]
 
 
 def _across_subgroup(emitter: Emitter, combine: Combine, dtype: DType, result: str) -> list[str]:
@@ -133,12 +162,10 @@ def _across_subgroup(emitter: Emitter, combine: Combine, dtype: DType, result: s
     ]
 
 
-def arg_accumulator(
-    name: str, node: Node, width: int, emitter: Emitter, position: str
-) -> Accumulator:
+def arg_accumulator(name: str, node: Node, width: int, emitter: Emitter) -> Accumulator:
     """Return the accumulator of argmax or argmin: the first extreme, NaN counting as one.
 
-    `position` is the loop variable's name. Serial schedules only.
+    Serial schedules only.
     """
     kind = node.op.kind
     if not isinstance(kind, ArgReduction):
@@ -149,7 +176,7 @@ def arg_accumulator(
     index_type = "vec4i" if width == LANES else "i32"
     sign = ">" if kind.largest else "<"
 
-    def update(inner: Emitter, operand: Operand) -> list[str]:
+    def update(inner: Emitter, operand: Operand, position: str) -> list[str]:
         element = inner.let("element", inner.widen(operand, width))
         better = f"({element} {sign} {name})"
         if dtype is DType.F32:

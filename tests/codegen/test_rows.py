@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import asg
-from asg import functions
+from asg import functions, nn
 from asg.compiler import lower, target_for
 from asg.graph import Graph
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable
 from asg.runtime.executor import Executor
-from asg.runtime.interpreter import run
+from asg.runtime.interpreter import run, run_with_updates
+from support.variants import CPU, GPU, artefacts, run_each
 
 Array = np.ndarray[Any, Any]
 
@@ -121,3 +122,72 @@ def test_a_long_sum_is_exact_enough() -> None:
     x = np.random.default_rng(0).random(1 << 20).astype(np.float32)
     found = _run(asg.graph(outputs={"y": functions.sum(t)}), {"x": x}, "cpu")["y"]
     assert abs(float(found) - x.sum(dtype=np.float64)) < 1e-6 * float(found)
+
+
+ROWS = [
+    # fewer elements than a vec4, a subgroup, a workgroup; one more or less than some of each
+    (3, 1), (8, 7), (67, 9), (5, 31), (64, 33), (2, 63), (9, 65), (4, 132), (65, 260), (1, 997),
+    (130, 1000), (3, 1023), (1, 2052), (1, 100_000), (0, 64),
+]  # fmt: skip
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_every_length_by_every_variant(shape: tuple[int, int]) -> None:
+    """Held in registers, in loops, with chunks left over, with rows left over."""
+    x, weight = asg.input("x", shape), asg.input("weight", shape[1:])
+    centred = x - x.max(axis=1, keepdims=True)
+    graph = asg.graph(
+        outputs={
+            "softmax": functions.softmax(x, axis=1),
+            "norm": nn.functional.layer_norm(x, shape[1:], weight),
+            "smallest": centred.min(axis=1),
+            "norms": functions.sqrt((x * x).sum(axis=1)),
+            "any": functions.any(x > 3.0, axis=1),
+        }
+    )
+    random = np.random.default_rng(shape[1])
+    inputs = {
+        "x": random.standard_normal(shape, dtype=np.float32),
+        "weight": random.standard_normal(shape[1:], dtype=np.float32),
+    }
+    wanted = run(graph, inputs, dtype="f64")
+    for label, found in run_each(graph, inputs):
+        for name, array in wanted.items():
+            np.testing.assert_allclose(found[name], array, 1e-5, 2e-6, err_msg=f"{name}, {label}")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("shape", [(1100, 1024), (4160, 256), (70, 16384)], ids=str)
+def test_large_rows_by_every_variant(shape: tuple[int, int]) -> None:
+    """Sizes from which whole rows are held, and loads are wide."""
+    x = asg.input("x", shape)
+    graph = asg.graph(outputs={"y": functions.log_softmax(x, axis=1) * 2.0, "total": x.sum()})
+    inputs = {"x": np.random.default_rng(1).standard_normal(shape, dtype=np.float32)}
+    wanted = run(graph, inputs, dtype="f64")
+    labels = []
+    for label, found in run_each(graph, inputs):
+        labels.append(label)
+        np.testing.assert_allclose(found["y"], wanted["y"], 1e-5, 1e-5, err_msg=label)
+        np.testing.assert_allclose(found["total"], wanted["total"], 1e-5, 0.02, err_msg=label)
+    assert labels == [
+        "cpu: shader-int64, subgroups",
+        "cpu: subgroups",
+        "cpu: no features",
+        "gpu: no features",
+    ]
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("length", [96, 100, 6400])
+def test_a_row_is_normalised_in_place(length: int) -> None:
+    """The result lies over the operand: every pass must have read what the last one overwrites."""
+    state = asg.state("s", np.random.default_rng(0).random((9, length), dtype=np.float32))
+    graph = asg.graph({}, {"s": functions.softmax(state * 3.0, axis=1)})
+    wanted = run_with_updates(graph, {})[1]["s"]
+    for target in (CPU, GPU):
+        for label, artefact in artefacts(graph, target):
+            with Executable(Executor(artefact, shared_device())) as executable:
+                executable({})
+                found = executable.state_dict()["s"]
+            np.testing.assert_allclose(found, wanted, 1e-5, 1e-7, err_msg=label)

@@ -1,7 +1,7 @@
 // k00_sum_rsqrt_mul: out = sum → reshape → broadcast → mul → sub → add → rsqrt(x)
 //   test_kernel_text.py:53: graph = asg.graph(outputs={"out": nn.functional.layer_norm(_x(6, 64), (64,))})
 // x: f32[6, 64]   out: f32[6, 64]
-// subgroup: 8 invocation(s) per row, 1 row(s) per workgroup, 4 elements at once; 3,072 bytes, 1,962 flops
+// subgroup: 8 invocation(s) per row, 1 row(s) per workgroup, 4 elements at once, row in registers; 3,072 bytes, 1,962 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> t_out: array<vec4<f32>>;
 
@@ -9,42 +9,35 @@
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
     let lane = thread % 8u;
     let wanted = (group.y * 6u + group.x) * 1u + thread / 8u;
-    // No early return: subgroup operations need uniform control flow. Rows beyond the end
-    // compute the last row again and store nothing.
-    let row = min(wanted, 5u);
-    let is_inside = wanted < 6u;
-    // Adding `group.z`, which is 0, hides the count from the driver: it would unroll the loop and
-    // take seconds to compile.
+    let row = wanted;
     var v_acc_sum_1 = vec4f(0.0f);
-    for (var k = lane; k < 16u + group.z; k += 8u) {
-        let v_x = t_x[row * 16u + k];
-        v_acc_sum_1 = v_acc_sum_1 + v_x;
-    }
-    let v_sum_1_xy = v_acc_sum_1.x + v_acc_sum_1.y;
-    let v_sum_1_zw = v_acc_sum_1.z + v_acc_sum_1.w;
-    let v_sum_1_lane = v_sum_1_xy + v_sum_1_zw;
+    let v_x = t_x[row * 16u + lane];
+    v_acc_sum_1 = v_acc_sum_1 + v_x;
+    let v_x_1 = t_x[row * 16u + lane + 8u];
+    v_acc_sum_1 = v_acc_sum_1 + v_x_1;
+    let v_sum_1_all_xy = v_acc_sum_1.x + v_acc_sum_1.y;
+    let v_sum_1_all_zw = v_acc_sum_1.z + v_acc_sum_1.w;
+    let v_sum_1_all = v_sum_1_all_xy + v_sum_1_all_zw;
+    let v_sum_1_lane = v_sum_1_all;
     let v_sum_1 = subgroupAdd(v_sum_1_lane);
     let v_mul_1 = v_sum_1 * 0.015625f;
     var v_acc_sum_2 = vec4f(0.0f);
-    for (var k = lane; k < 16u + group.z; k += 8u) {
-        let v_x_1 = t_x[row * 16u + k];
-        let v_sub_1 = v_x_1 - vec4f(v_mul_1);
-        let v_mul_2 = v_sub_1 * v_sub_1;
-        v_acc_sum_2 = v_acc_sum_2 + v_mul_2;
-    }
-    let v_sum_2_xy = v_acc_sum_2.x + v_acc_sum_2.y;
-    let v_sum_2_zw = v_acc_sum_2.z + v_acc_sum_2.w;
-    let v_sum_2_lane = v_sum_2_xy + v_sum_2_zw;
+    let v_sub_1 = v_x - vec4f(v_mul_1);
+    let v_mul_2 = v_sub_1 * v_sub_1;
+    v_acc_sum_2 = v_acc_sum_2 + v_mul_2;
+    let v_sub_1_1 = v_x_1 - vec4f(v_mul_1);
+    let v_mul_2_1 = v_sub_1_1 * v_sub_1_1;
+    v_acc_sum_2 = v_acc_sum_2 + v_mul_2_1;
+    let v_sum_2_all_xy = v_acc_sum_2.x + v_acc_sum_2.y;
+    let v_sum_2_all_zw = v_acc_sum_2.z + v_acc_sum_2.w;
+    let v_sum_2_all = v_sum_2_all_xy + v_sum_2_all_zw;
+    let v_sum_2_lane = v_sum_2_all;
     let v_sum_2 = subgroupAdd(v_sum_2_lane);
     let v_mul_3 = v_sum_2 * 0.015625f;
     let v_add_1 = v_mul_3 + 0.00001f;
     let v_rsqrt_1 = inverseSqrt(v_add_1);
-    if (is_inside) {
-        for (var k = lane; k < 16u + group.z; k += 8u) {
-            let v_x_2 = t_x[row * 16u + k];
-            let v_sub_1_1 = v_x_2 - vec4f(v_mul_1);
-            let v_out = v_sub_1_1 * vec4f(v_rsqrt_1);
-            t_out[row * 16u + k] = v_out;
-        }
-    }
+    let v_out = v_sub_1 * vec4f(v_rsqrt_1);
+    t_out[row * 16u + lane] = v_out;
+    let v_out_1 = v_sub_1_1 * vec4f(v_rsqrt_1);
+    t_out[row * 16u + lane + 8u] = v_out_1;
 }

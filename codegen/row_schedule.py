@@ -1,0 +1,202 @@
+"""How a row kernel is spread over invocations, and a row over the steps that they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from asg.codegen.context import KernelContext
+from asg.codegen.text import LANES, lane_variable
+from asg.index import Index, Var, constant, variable
+from asg.op import ArgReduction
+from asg.passes.spaces import RowSpace
+
+STAGED_WORKGROUP = 128
+SHORT = 4  # chunks that need no loop, whatever they do
+# Loads and stores of an invocation that may be written one after the other, so that rows stay in
+# registers: drivers take some 20 ms to compile each. Only long work is worth many.
+HELD = 24
+HELD_LARGE = 64
+LARGE = 1 << 20  # elements
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One step over a row: which element (a vec4's lanes included), and the test that it exists.
+
+    `name` and `start` are those of a variable that the kernel must declare first, if any.
+    """
+
+    element: Index
+    guard: str = ""
+    name: str = ""
+    start: str = ""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop over chunks, of which each trip takes some."""
+
+    variable: Var
+    start: str
+    end: int
+    step: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class RowSchedule:
+    """How rows are spread over invocations.
+
+    Attributes:
+        family: serial, subgroup or staged.
+        threads: invocations per row.
+        vector: what a vec4 runs over: `none`, `row` or `element`.
+        length: elements of a row.
+        is_held: whether all chunks are written one after the other.
+        unroll: chunks per trip of the loop otherwise.
+    """
+
+    family: str
+    threads: int
+    rows_per_group: int
+    vector: str
+    length: int
+    is_held: bool = False
+    unroll: int = 1
+
+    def __str__(self) -> str:
+        what = {"none": "scalar", "row": "4 rows at once", "element": "4 elements at once"}
+        steps = "row in registers" if self.loop is None else f"{self.unroll} step(s) per trip"
+        return (
+            f"{self.family}: {self.threads} invocation(s) per row, "
+            f"{self.rows_per_group} row(s) per workgroup, {what[self.vector]}, {steps}"
+        )
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of an invocation."""
+        return LANES if self.vector == "row" else 1
+
+    @property
+    def row_width(self) -> int:
+        """Lanes of a value per row."""
+        return self.rows_at_once
+
+    @property
+    def units(self) -> int:
+        """Vec4s (or elements) of a row, of which a chunk has one per invocation."""
+        return self.length // LANES if self.vector == "element" else self.length
+
+    @property
+    def whole(self) -> int:
+        """Chunks in which every invocation has something to do."""
+        return self.units // self.threads
+
+    @cached_property
+    def loop(self) -> Loop | None:
+        """The loop over whole chunks, if there is one."""
+        trips = 0 if self.is_held else self.whole // self.unroll
+        if trips == 0:
+            return None
+        step = self.unroll * self.threads
+        k = variable("k", (trips - 1) * step + self.threads)
+        (atom,) = k.atoms() or (Var("k", 0, 0),)
+        assert isinstance(atom, Var)
+        chunks = tuple(
+            Chunk(self._element(k + number * self.threads)) for number in range(self.unroll)
+        )
+        start = "0u" if self.threads == 1 else self._lane_name
+        return Loop(atom, start, trips * step, step, chunks)
+
+    @cached_property
+    def straight(self) -> tuple[Chunk, ...]:
+        """The chunks that follow the loop, in order."""
+        done = 0 if self.loop is None else self.loop.end // self.threads
+        chunks = [
+            Chunk(self._element(self._lane + number * self.threads))
+            for number in range(done, self.whole)
+        ]
+        return (*chunks, self.rest_chunk) if self.rest_chunk else tuple(chunks)
+
+    @cached_property
+    def rest_chunk(self) -> Chunk | None:
+        """The last chunk where the row has none for every invocation; the others take the last
+        one again and throw it away."""
+        rest = self.units % self.threads
+        if not rest:
+            return None
+        name = "rest"
+        start = f"min({self._lane_name} + {self.whole * self.threads}u, {self.units - 1}u)"
+        where = Index(0, ((Var(name, self.whole * self.threads, self.units - 1), 1),))
+        if rest == 1:
+            where = constant(self.units - 1)
+        return Chunk(self._element(where), f"{self._lane_name} < {rest}u", name, start)
+
+    @property
+    def _lane_name(self) -> str:
+        return "thread" if self.family == "staged" else "lane"
+
+    @property
+    def _lane(self) -> Index:
+        return variable(self._lane_name, self.threads)
+
+    def _element(self, unit: Index) -> Index:
+        if self.vector != "element":
+            return unit
+        return unit * LANES + Index(0, ((lane_variable(), 1),))
+
+
+def choose(context: KernelContext, space: RowSpace, passes: int) -> list[RowSchedule]:
+    """Choose schedules by target and by how rows lie in memory."""
+    has_arg = any(isinstance(node.op.kind, ArgReduction) for node in context.kernel.anchors)
+    is_along = space.full.coefficient(Var("k", 0, space.length - 1)) == 1 and space.length > 1
+    vector = "none"
+    if is_along and space.length % LANES == 0 and not has_arg:
+        vector = "element"
+    elif _rows_are_neighbours(space):
+        vector = "row"
+    threads = space.rows // LANES if vector == "row" else space.rows
+    group = 64 if threads >= 512 else 8
+
+    def schedule(family: str, threads: int, rows_per_group: int) -> RowSchedule:
+        units = space.length // LANES if vector == "element" else space.length
+        steps = -(-units // threads)
+        is_held = steps <= SHORT or _fits_registers(context, space, passes, steps)
+        is_light = context.target.family == "cpu" and _loads(context, space) <= 2
+        unroll = 4 if steps >= 8 and is_light else 2
+        return RowSchedule(
+            family, threads, rows_per_group, vector, space.length, is_held, min(unroll, steps)
+        )
+
+    serial = schedule("serial", 1, group * (LANES if vector == "row" else 1))
+    if has_arg or not is_along:
+        return [serial]
+    if context.target.family == "gpu":
+        return [schedule("staged", STAGED_WORKGROUP, 1)]
+    size = context.target.subgroup_size
+    if size and space.length >= 4 * size:
+        return [schedule("subgroup", size, 8 if space.rows >= 64 else 1), serial]
+    return [serial]
+
+
+def _fits_registers(context: KernelContext, space: RowSpace, passes: int, steps: int) -> bool:
+    """Tell whether to write all steps one after the other; of use where passes share something."""
+    if passes == 1:
+        return False
+    full = sum(value.type.size == space.rows * space.length for value in context.kernel.outputs)
+    most = HELD_LARGE if space.rows * space.length >= LARGE else HELD
+    return steps * (_loads(context, space) + full) <= most
+
+
+def _loads(context: KernelContext, space: RowSpace) -> int:
+    """Return how many operands are read for every element."""
+    return sum(value.type.size >= space.length for value in context.kernel.reads)
+
+
+def _rows_are_neighbours(space: RowSpace) -> bool:
+    if space.rows % LANES or space.rows == 0:
+        return False
+    row = variable("row", space.rows // LANES) * LANES + Index(0, ((lane_variable(), 1),))
+    moved = space.full.substitute({Var("row", 0, space.rows - 1): row})
+    return moved.coefficient(lane_variable()) == 1
