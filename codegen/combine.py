@@ -103,26 +103,26 @@ def value_accumulator(
         return lines
 
     def finish(outer: Emitter, result: str) -> list[str]:
+        own = result if family == "serial" else f"{result}_lane"  # what this invocation found
         lines: list[str] = []
-        text, largest, left = name, bits, width
+        text, largest, left = name, bits, 1 if across_lanes else width
         if across_lanes:
-            left = 1
-            lines += _joined(f"{result}_all", name, lanes)
-            text = f"{result}_all"
-            if has_bits:
-                lines += _joined(f"{result}_bits", bits, "max({0}, {1})")
-                largest = f"{result}_bits"
+            text = f"{result}_all" if has_bits else own
+            lines += _joined(text, name, lanes)
+        if across_lanes and has_bits:
+            largest = f"{result}_bits"
+            lines += _joined(largest, bits, "max({0}, {1})")
         if has_bits:
             nan = outer.widen(outer.number(float("nan"), dtype), left)
             limit = f"{(VECTOR if left == LANES else SCALAR)[DType.U32]}(0x7f800000u)"
-            lines.append(f"let {result}_kept = select({text}, {nan}, {largest} > {limit});")
-            text = f"{result}_kept"
-        if family == "serial":
-            return [*lines, f"let {result} = {text};"]
+            lines.append(f"let {own} = select({text}, {nan}, {largest} > {limit});")
+        elif not across_lanes:
+            lines.append(f"let {own} = {text};")
         if family == "staged":
-            return [*lines, f"let {result} = reduce_{name}({text}, thread);"]
-        lines.append(f"let {result}_lane = {text};")
-        return [*lines, *_across_subgroup(outer, combine, dtype, result)]
+            lines.append(f"let {result} = reduce_{name}({own}, thread);")
+        if family == "subgroup":
+            lines += _across_subgroup(outer, combine, dtype, result)
+        return lines
 
     return Accumulator(
         name,

@@ -24,10 +24,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         let v_x_3 = t_x[row * 16u + k + 3u];
         v_acc_sum_1 = v_acc_sum_1 + v_x_3;
     }
-    let v_sum_1_all_xy = v_acc_sum_1.x + v_acc_sum_1.y;
-    let v_sum_1_all_zw = v_acc_sum_1.z + v_acc_sum_1.w;
-    let v_sum_1_all = v_sum_1_all_xy + v_sum_1_all_zw;
-    let v_sum_1 = v_sum_1_all;
+    let v_sum_1_xy = v_acc_sum_1.x + v_acc_sum_1.y;
+    let v_sum_1_zw = v_acc_sum_1.z + v_acc_sum_1.w;
+    let v_sum_1 = v_sum_1_xy + v_sum_1_zw;
     let v_mul_1 = v_sum_1 * 0.015625f;
     var v_acc_sum_2 = vec4f(0.0f);
     // Adding `group.z`, which is 0, hides the count from the driver: it would unroll the loop and
@@ -50,10 +49,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         let v_mul_2_3 = v_sub_1_3 * v_sub_1_3;
         v_acc_sum_2 = v_acc_sum_2 + v_mul_2_3;
     }
-    let v_sum_2_all_xy = v_acc_sum_2.x + v_acc_sum_2.y;
-    let v_sum_2_all_zw = v_acc_sum_2.z + v_acc_sum_2.w;
-    let v_sum_2_all = v_sum_2_all_xy + v_sum_2_all_zw;
-    let v_sum_2 = v_sum_2_all;
+    let v_sum_2_xy = v_acc_sum_2.x + v_acc_sum_2.y;
+    let v_sum_2_zw = v_acc_sum_2.z + v_acc_sum_2.w;
+    let v_sum_2 = v_sum_2_xy + v_sum_2_zw;
     let v_mul_3 = v_sum_2 * 0.015625f;
     let v_add_1 = v_mul_3 + 0.00001f;
     let v_rsqrt_1 = inverseSqrt(v_add_1);

@@ -54,10 +54,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     if (thread < 16u) {
         v_acc_sum_1 = v_acc_sum_1 + v_x;
     }
-    let v_sum_1_all_xy = v_acc_sum_1.x + v_acc_sum_1.y;
-    let v_sum_1_all_zw = v_acc_sum_1.z + v_acc_sum_1.w;
-    let v_sum_1_all = v_sum_1_all_xy + v_sum_1_all_zw;
-    let v_sum_1 = reduce_v_acc_sum_1(v_sum_1_all, thread);
+    let v_sum_1_lane_xy = v_acc_sum_1.x + v_acc_sum_1.y;
+    let v_sum_1_lane_zw = v_acc_sum_1.z + v_acc_sum_1.w;
+    let v_sum_1_lane = v_sum_1_lane_xy + v_sum_1_lane_zw;
+    let v_sum_1 = reduce_v_acc_sum_1(v_sum_1_lane, thread);
     let v_mul_1 = v_sum_1 * 0.015625f;
     var v_acc_sum_2 = vec4f(0.0f);
     let v_sub_1 = v_x - vec4f(v_mul_1);
@@ -65,10 +65,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     if (thread < 16u) {
         v_acc_sum_2 = v_acc_sum_2 + v_mul_2;
     }
-    let v_sum_2_all_xy = v_acc_sum_2.x + v_acc_sum_2.y;
-    let v_sum_2_all_zw = v_acc_sum_2.z + v_acc_sum_2.w;
-    let v_sum_2_all = v_sum_2_all_xy + v_sum_2_all_zw;
-    let v_sum_2 = reduce_v_acc_sum_2(v_sum_2_all, thread);
+    let v_sum_2_lane_xy = v_acc_sum_2.x + v_acc_sum_2.y;
+    let v_sum_2_lane_zw = v_acc_sum_2.z + v_acc_sum_2.w;
+    let v_sum_2_lane = v_sum_2_lane_xy + v_sum_2_lane_zw;
+    let v_sum_2 = reduce_v_acc_sum_2(v_sum_2_lane, thread);
     let v_mul_3 = v_sum_2 * 0.015625f;
     let v_add_1 = v_mul_3 + 0.00001f;
     let v_rsqrt_1 = inverseSqrt(v_add_1);

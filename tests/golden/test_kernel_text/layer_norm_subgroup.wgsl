@@ -15,10 +15,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     v_acc_sum_1 = v_acc_sum_1 + v_x;
     let v_x_1 = t_x[row * 16u + lane + 8u];
     v_acc_sum_1 = v_acc_sum_1 + v_x_1;
-    let v_sum_1_all_xy = v_acc_sum_1.x + v_acc_sum_1.y;
-    let v_sum_1_all_zw = v_acc_sum_1.z + v_acc_sum_1.w;
-    let v_sum_1_all = v_sum_1_all_xy + v_sum_1_all_zw;
-    let v_sum_1_lane = v_sum_1_all;
+    let v_sum_1_lane_xy = v_acc_sum_1.x + v_acc_sum_1.y;
+    let v_sum_1_lane_zw = v_acc_sum_1.z + v_acc_sum_1.w;
+    let v_sum_1_lane = v_sum_1_lane_xy + v_sum_1_lane_zw;
     let v_sum_1 = subgroupAdd(v_sum_1_lane);
     let v_mul_1 = v_sum_1 * 0.015625f;
     var v_acc_sum_2 = vec4f(0.0f);
@@ -28,10 +27,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let v_sub_1_1 = v_x_1 - vec4f(v_mul_1);
     let v_mul_2_1 = v_sub_1_1 * v_sub_1_1;
     v_acc_sum_2 = v_acc_sum_2 + v_mul_2_1;
-    let v_sum_2_all_xy = v_acc_sum_2.x + v_acc_sum_2.y;
-    let v_sum_2_all_zw = v_acc_sum_2.z + v_acc_sum_2.w;
-    let v_sum_2_all = v_sum_2_all_xy + v_sum_2_all_zw;
-    let v_sum_2_lane = v_sum_2_all;
+    let v_sum_2_lane_xy = v_acc_sum_2.x + v_acc_sum_2.y;
+    let v_sum_2_lane_zw = v_acc_sum_2.z + v_acc_sum_2.w;
+    let v_sum_2_lane = v_sum_2_lane_xy + v_sum_2_lane_zw;
     let v_sum_2 = subgroupAdd(v_sum_2_lane);
     let v_mul_3 = v_sum_2 * 0.015625f;
     let v_add_1 = v_mul_3 + 0.00001f;
