@@ -254,7 +254,8 @@ def _staged(tiling: Tiling) -> Variant:
         riders.add_rows(emitter, schedule.rows, LANES, own.row, own.quad)
         return {
             "setup": emitter.take(),
-            "fill": [*fill.take(), *keeps],
+            "fill": fill.take(),
+            "keeps": keeps,
             "stages": -(-tiling.problem.inner // depth),
             "stage_quads": [row_stage.quads, column_stage.quads],
             **loop_holes(rows, columns, inside.take(), LANES, depth // LANES),
@@ -267,7 +268,10 @@ def _staged(tiling: Tiling) -> Variant:
         }
 
     template = "contract_staged.wgsl.j2"
-    return write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
+    variant = write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
+    if schedule.is_portable:
+        return variant
+    return replace(variant, limits={"maxComputeWorkgroupStorageSize": schedule.workgroup_bytes})
 
 
 def epilogue(emitter: Emitter, tiling: Tiling, place: Place, stride: int) -> Mapping[str, object]:

@@ -8,6 +8,7 @@ shapes; see benchmarks/driver_limits.py for the ceilings that they are read agai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,30 @@ class ShuffleCosts:
 class StagedCosts:
     """A workgroup owns a tile, on a graphics card.
 
+    The unit is a multiply-add of an invocation. None of it is measured yet: tiles are those that
+    published kernels use, and numbers follow from how such cores are built.
+
     Attributes:
-        workgroups: fewer leave cores of a big device idle.
+        tiles: rows and columns per invocation, workgroup, inner steps in a trip, and in a stage.
+        load: reading a number of an operand from workgroup memory.
+        stage: copying a stage there, with its two barriers.
+        start: a tile's beginning and end.
+        cores: of a big device.
+        invocations: fewer leave a core waiting for memory.
     """
 
-    workgroups: int = 256
+    tiles: tuple[tuple[int, int, int, Literal[1, 4], int], ...] = (
+        (8, 8, 256, 4, 16),  # 128 x 128, with more memory than every device has
+        (8, 8, 256, 4, 8),
+        (4, 8, 256, 4, 16),  # 64 x 128
+        (4, 4, 256, 4, 16),  # 64 x 64
+        (4, 4, 64, 4, 16),  # 32 x 32
+    )
+    load: int = 2
+    stage: int = 200
+    start: int = 500
+    cores: int = 128
+    invocations: int = 128
 
 
 SHUFFLE = ShuffleCosts()

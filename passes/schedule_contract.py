@@ -53,6 +53,18 @@ class ContractSchedule:
     is_wide: bool = False
 
     @property
+    def is_portable(self) -> bool:
+        """Whether every WebGPU device can run it."""
+        return self.family != "shuffle" and not self.is_wide and self.workgroup_bytes <= _MEMORY
+
+    @property
+    def workgroup_bytes(self) -> int:
+        """Memory of a workgroup, at most: quads of both tiles, lines a quad longer than needed."""
+        across, down = self.threads
+        size = down * self.rows + across * self.columns
+        return size * (self.depth // _QUAD + 1) * 16 if self.depth else 0
+
+    @property
     def threads(self) -> tuple[int, int]:
         """Invocations of a staged workgroup, across and down."""
         across = 16 if self.workgroup >= 256 else 8
@@ -67,6 +79,7 @@ class ContractSchedule:
 
 
 _QUAD = 4
+_MEMORY = 16384  # of a workgroup, in bytes, that every device has
 
 
 def choose(
@@ -77,15 +90,15 @@ def choose(
 ) -> tuple[ContractSchedule, ...]:
     """Return a kernel's variants for a device family, best first; the last is portable.
 
-    Before it comes, where it would be better, what needs 64-bit words, and what needs subgroups.
+    Before it come, where they are better, those that need 64-bit words, subgroups, or more memory.
     The best is the first candidate, or the one that measuring found.
     """
     found = candidates(problem, family, subgroup_size)
     plain = [each for each in found if not each.is_wide]
-    portable = next(each for each in plain if each.family != "shuffle")
+    portable = next(each for each in plain if each.is_portable)
     if winner is None or winner not in found:
         return tuple(dict.fromkeys((found[0], plain[0], portable)))
-    if winner.family != "shuffle" and not winner.is_wide:
+    if winner.is_portable:
         return (winner,)
     narrow = replace(winner, is_wide=False)
     return tuple(dict.fromkeys((winner, narrow if narrow in found else plain[0], portable)))
@@ -166,7 +179,7 @@ def _register(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
 
 
 def _staged(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
-    """Return tiles of workgroups, first the largest one that still keeps a big device busy."""
+    """Return tiles of workgroups by estimated time."""
     is_transposed = problem.columns < _QUAD <= problem.rows
     turned = problem.transposed if is_transposed else problem
     if turned.rows <= _QUAD:  # nothing to share: each column is read once
@@ -175,18 +188,20 @@ def _staged(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
             ContractSchedule("register", rows, 4, workgroup, 4, 0, is_transposed)
             for workgroup in (64, 32, 128, 256)
         )
-    tiles = [
-        ContractSchedule("staged", *sizes, is_transposed)
-        for sizes in ((8, 8, 256, 4, 8), (4, 4, 256, 4, 16), (4, 4, 64, 4, 16))
-    ]
-    busy = [tile for tile in tiles if _workgroups(turned, tile) >= STAGED.workgroups]
-    best = busy[0] if busy else tiles[-1]
+    tiles = [ContractSchedule("staged", *sizes, is_transposed) for sizes in STAGED.tiles]
+    tiles.sort(key=lambda tile: _staged_cost(turned, tile))
     register = ContractSchedule("register", 4, 4, 64, 4, 0, is_transposed)
-    return tuple(dict.fromkeys((best, *tiles, register)))
+    return (*tiles, register)
 
 
-def _workgroups(turned: ContractProblem, schedule: ContractSchedule) -> int:
-    """Return how many workgroups a staged tile makes."""
+def _staged_cost(turned: ContractProblem, schedule: ContractSchedule) -> int:
+    """Return the time of the core that has most to do."""
     across, down = schedule.threads
     tiles = turned.batch * -(-turned.rows // (down * schedule.rows))
-    return tiles * -(-turned.columns // (across * schedule.columns))
+    tiles *= -(-turned.columns // (across * schedule.columns))
+    rows, columns = schedule.rows, schedule.columns
+    step = rows * columns + STAGED.load * (rows + columns)
+    steps = -(-turned.inner // schedule.depth) * (schedule.depth * step + STAGED.stage)
+    # A core works on several tiles at once, so small workgroups fill it as large ones do.
+    invocations = -(-tiles // STAGED.cores) * schedule.workgroup
+    return max(invocations, STAGED.invocations) * (steps + STAGED.start)

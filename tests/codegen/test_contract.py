@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +16,9 @@ from asg.ops.linear import matmul
 from asg.ops.movement import broadcast, flip, pad, permute, reshape
 from asg.ops.sources import input as graph_input
 from asg.passes.schedule_contract import ContractProblem, ContractSchedule, candidates, choose
+from asg.runtime.devices import shared_device
 from asg.tensor import Tensor
-from support.one_kernel import expect_right, product_kernel
+from support.one_kernel import draw, expect_right, product_kernel, run_variant
 from support.wgsl_check import check_naga, check_tint, is_native
 
 CPU = Target("cpu", 8)
@@ -32,6 +35,7 @@ OTHERS = {
     "shuffle-wide": ContractSchedule("shuffle", 8, 8, 8, is_transposed=True),
     "register-wide": ContractSchedule("register", 8, 8, 16, inner_steps=1, is_transposed=True),
     "register-low": ContractSchedule("register", 2, 4, 8, inner_steps=4),
+    "staged-deep": ContractSchedule("staged", 4, 8, 64, depth=16),
     "staged-turned": ContractSchedule("staged", 8, 4, 32, depth=4, is_transposed=True),
     "shuffle-words": ContractSchedule("shuffle", 8, 4, 8, is_wide=True),
     "shuffle-words-turned": ContractSchedule("shuffle", 5, 16, 8, is_transposed=True, is_wide=True),
@@ -83,6 +87,56 @@ def test_transposed_operands(m: int, k: int, n: int) -> None:
     expect({"y": matmul(f32("a", k, m).T, f32("b", k, n))})
     expect({"y": matmul(f32("a", m, k), f32("b", n, k).T)})
     expect({"y": matmul(f32("a", k, m).T, f32("b", n, k).T)})
+
+
+# Numbers around the tiles' sizes, primes, single rows and columns, no inner step and one.
+ODD = [
+    (1, 9, 65), (65, 1, 7), (63, 65, 8), (7, 8, 9), (8, 63, 1), (9, 0, 5), (67, 7, 13), (1, 1, 63),
+]  # fmt: skip
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", ["shuffle-words", "shuffle-wide", "register-words", "staged-deep"])
+@pytest.mark.parametrize("turned", ["a", "b", "both"])
+def test_odd_sizes_of_transposed_operands(name: str, turned: str) -> None:
+    for m, k, n in ODD:
+        left = f32("a", m, k) if turned == "b" else f32("a", k, m).T
+        right = f32("b", k, n) if turned == "a" else f32("b", n, k).T
+        expect({"y": matmul(left, right)}, {name: ALL[name]})
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", list(ALL))
+def test_the_same_bits_in_every_run(name: str) -> None:
+    context = product_kernel({"y": matmul(f32("a", 65, 63), f32("b", 63, 67))}, target=CPU)
+    inputs, variant = draw(context), by(ALL[name])(context)
+    first, second = (run_variant(context, variant, inputs)["y"] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.device
+def test_a_stage_larger_than_every_device_has() -> None:
+    schedule = ContractSchedule("staged", 8, 8, 256, depth=16)
+    assert not schedule.is_portable
+    context = product_kernel({"y": matmul(f32("a", 130, 33), f32("b", 33, 12))}, target=CPU)
+    needed = by(schedule)(context).limits["maxComputeWorkgroupStorageSize"]
+    assert needed == schedule.workgroup_bytes == 20480
+    if shared_device().adapter.limits["maxComputeWorkgroupStorageSize"] < needed:
+        pytest.skip("the adapter has too little workgroup memory")
+    expect({"y": matmul(f32("a", 130, 33), f32("b", 33, 12))}, {"large": schedule})
+    expect({"y": matmul(f32("a", 33, 130).T, f32("b", 12, 33).T)}, {"large": schedule})
+
+
+@pytest.mark.parametrize("schedule", ALL.values(), ids=ALL)
+def test_the_memory_of_a_workgroup_is_known(schedule: ContractSchedule) -> None:
+    """The header of a kernel says what it holds at most; the text holds no more."""
+    for left, right in [
+        (f32("a", 64, 64), f32("b", 64, 64)),
+        (f32("a", 64, 64).T, f32("b", 64, 64).T),
+    ]:
+        text = by(schedule)(product_kernel({"y": matmul(left, right)}, target=CPU)).wgsl
+        held = [int(size) for size in re.findall(r"var<workgroup> \w+: array<vec4f, (\d+)>", text)]
+        assert 16 * sum(held) <= schedule.workgroup_bytes
 
 
 @pytest.mark.device
@@ -171,6 +225,8 @@ def test_the_last_schedule_is_portable(problem: ContractProblem) -> None:
     assert choose(problem, "cpu", 8)[-1].family == "register"
     assert choose(problem, "cpu", 0)[-1].family == "register"
     assert choose(problem, "gpu", 32)[-1].family in ("staged", "register")
+    for family, size in [("cpu", 8), ("cpu", 0), ("gpu", 32)]:
+        assert choose(problem, family, size)[-1].is_portable
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
@@ -188,6 +244,33 @@ def test_large_products_get_tall_tiles_and_small_ones_compile_fast() -> None:
     assert choose(ContractProblem(1, 1024, 1024, 1024), "cpu", 8)[0].rows == 32
     assert choose(ContractProblem(1, 1024, 128, 128), "cpu", 8)[0].rows == 16
     assert choose(ContractProblem(1, 1, 4096, 4096), "cpu", 8)[0].rows == 1
+
+
+def test_tiles_of_few_rows_are_wide() -> None:
+    """Memory is then read in long runs, which is what such products wait for."""
+    for rows, columns in [(1, 16), (4, 16), (8, 8), (32, 4)]:
+        best = choose(ContractProblem(1, rows, 4096, 4096), "cpu", 8)[0]
+        assert (best.rows, best.columns) == (rows, columns)
+
+
+def test_words_of_64_bits_come_before_what_browsers_have() -> None:
+    best, plain, portable = choose(ContractProblem(1, 256, 256, 256), "cpu", 8)
+    assert best == replace(plain, is_wide=True)
+    assert portable.is_portable
+    assert [each.is_wide for each in choose(ContractProblem(1, 9, 9, 9), "cpu", 0)] == [True, False]
+
+
+def test_staged_tiles_grow_with_the_product() -> None:
+    def tile(size: int) -> tuple[int, int]:
+        best = choose(ContractProblem(1, size, size, size), "gpu", 32)[0]
+        across, down = best.threads
+        return down * best.rows, across * best.columns
+
+    assert [tile(size) for size in (256, 512, 1024, 2048)] == [
+        (32, 32), (32, 32), (64, 128), (128, 128),
+    ]  # fmt: skip
+    large, portable = choose(ContractProblem(1, 4096, 4096, 4096), "gpu", 32)
+    assert (large.depth, portable.depth) == (16, 8)
 
 
 def test_a_single_column_is_computed_as_a_row() -> None:

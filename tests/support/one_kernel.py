@@ -59,7 +59,7 @@ def run_variant(
     context: KernelContext, variant: Variant, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Dispatch once; return the outputs. Memory holds other numbers before."""
-    device = shared_device()
+    device = shared_device(limits=variant.limits or None)
     shader = Shader(
         context.kernel.name,
         variant.wgsl,

@@ -26,34 +26,39 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     var sum_1_0 = vec4f();
     var sum_2_0 = vec4f();
     var sum_3_0 = vec4f();
-    for (var stage = 0u; stage < 2u; stage++) {
+    for (var ahead = 0u; ahead <= 2u; ahead++) {
+        // Loads of a stage are on their way while the stage before it is multiplied. The last trip
+        // loads a stage again for nothing.
+        let stage = min(ahead, 1u);
         let rows_0_outer = min(thread / 2u, 29u);
         let v_x = t_x[rows_0_outer * 4u + stage * 2u + thread % 2u];
         let columns_0_start = min(tile * 8u + thread % 8u, 8u);
         let v_w = t_w[stage * 72u + thread / 8u * 9u + columns_0_start];
+        if (ahead > 0u) {
+            for (var k = 0u; k < 2u + group.z; k++) {
+                let v_from_rows = rows[thread_row * 12u + k];
+                let v_from_rows_1 = rows[thread_row * 12u + k + 3u];
+                let v_from_rows_2 = rows[thread_row * 12u + k + 6u];
+                let v_from_rows_3 = rows[thread_row * 12u + k + 9u];
+                let v_from_columns = columns[k * 32u + thread_quad];
+                let v_from_columns_1 = columns[k * 32u + thread_quad + 8u];
+                let v_from_columns_2 = columns[k * 32u + thread_quad + 16u];
+                let v_from_columns_3 = columns[k * 32u + thread_quad + 24u];
+                let b_0 = mat4x4f(v_from_columns, v_from_columns_1, v_from_columns_2, v_from_columns_3);
+                let a_0 = v_from_rows;
+                sum_0_0 = add_product(sum_0_0, a_0, b_0);
+                let a_1 = v_from_rows_1;
+                sum_1_0 = add_product(sum_1_0, a_1, b_0);
+                let a_2 = v_from_rows_2;
+                sum_2_0 = add_product(sum_2_0, a_2, b_0);
+                let a_3 = v_from_rows_3;
+                sum_3_0 = add_product(sum_3_0, a_3, b_0);
+            }
+        }
+        workgroupBarrier(); // before others' numbers are overwritten that are still read
         rows[thread / 2u * 3u + thread % 2u] = v_x;
         columns[thread] = v_w;
         workgroupBarrier();
-        for (var k = 0u; k < 2u + group.z; k++) {
-            let v_from_rows = rows[thread_row * 12u + k];
-            let v_from_rows_1 = rows[thread_row * 12u + k + 3u];
-            let v_from_rows_2 = rows[thread_row * 12u + k + 6u];
-            let v_from_rows_3 = rows[thread_row * 12u + k + 9u];
-            let v_from_columns = columns[k * 32u + thread_quad];
-            let v_from_columns_1 = columns[k * 32u + thread_quad + 8u];
-            let v_from_columns_2 = columns[k * 32u + thread_quad + 16u];
-            let v_from_columns_3 = columns[k * 32u + thread_quad + 24u];
-            let b_0 = mat4x4f(v_from_columns, v_from_columns_1, v_from_columns_2, v_from_columns_3);
-            let a_0 = v_from_rows;
-            sum_0_0 = add_product(sum_0_0, a_0, b_0);
-            let a_1 = v_from_rows_1;
-            sum_1_0 = add_product(sum_1_0, a_1, b_0);
-            let a_2 = v_from_rows_2;
-            sum_2_0 = add_product(sum_2_0, a_2, b_0);
-            let a_3 = v_from_rows_3;
-            sum_3_0 = add_product(sum_3_0, a_3, b_0);
-        }
-        workgroupBarrier(); // before the next stage overwrites what others still read
     }
     // A copy of the sums that can be indexed; were the sums an array, they would live in memory.
     var tile_sums = array<vec4f, 4>(sum_0_0, sum_1_0, sum_2_0, sum_3_0);
