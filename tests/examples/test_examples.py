@@ -15,6 +15,7 @@ SHORT = {
     "xor.py": [],
     "anatomy.py": [],
     "digits.py": ["--epochs", "2"],
+    "digits_cnn.py": ["--epochs", "1"],
     "char_gpt.py": ["--steps", "4", "--length", "8"],
 }
 FAST_ON_NUMPY = ("linear_regression.py", "xor.py", "anatomy.py")
