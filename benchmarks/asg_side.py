@@ -4,42 +4,156 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import problems
+import workloads
 from protocol import Facts, serve
 
 import asg
-from asg import optim
+from asg import functions, nn, optim
+from asg.nn import functional
+from asg.ops.convolution import convolution
+from asg.ops.windows import windows
+from asg.tensor import Tensor
 
 # The model is the example's own.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from char_gpt import CharGpt, loss_of
 
 
-class Product:
-    """x @ w, from device memory to device memory."""
+class Ops:
+    """`models.Ops` for ASG's tensors."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        return x @ y
+
+    def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        return x.permute(*axes)
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        return x.reshape(*shape) if shape else x.reshape(())
+
+    def relu(self, x: Tensor) -> Tensor:
+        return functions.relu(x)
+
+    def clip6(self, x: Tensor) -> Tensor:
+        return functions.clip(x, 0.0, 6.0)
+
+    def gelu(self, x: Tensor, is_fast: bool) -> Tensor:
+        return functions.gelu(x, approximate="tanh" if is_fast else "none")
+
+    def softmax(self, x: Tensor) -> Tensor:
+        return functions.softmax(x, axis=-1)
+
+    def layer_norm(self, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:], w, b, 1e-5)
+
+    def sum(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        return functions.sum(x, axis=tuple(axes))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def embedding(self, table: Tensor, index: Tensor) -> Tensor:
+        return functional.embedding(index, table)
+
+    def conv(self, x: Tensor, w: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        around = ((padding, padding), (padding, padding))
+        found: Tensor = convolution(
+            x, w, strides=(stride, stride), padding=around, dilation=(1, 1),
+            lhs_dilation=(1, 1), groups=groups,
+        )  # fmt: skip
+        return found
+
+    def max_pool(self, x: Tensor) -> Tensor:
+        padded = functions.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        covered = windows(padded, sizes=(3, 3), strides=(2, 2), dilation=(1, 1))
+        return functions.max(covered, axis=(-2, -1))
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels)
+
+
+class Operation:
+    """Something computed once, from device memory to device memory."""
+
+    def __init__(self, workload: workloads.Workload) -> None:
+        self.workload = workload
 
     def prepare(self) -> Facts:
+        arrays = self.workload.arrays()
         start = time.perf_counter()
-        x, w = (asg.input(name, (self.size, self.size)) for name in "xw")
-        self.exe: Any = asg.compile(asg.graph(outputs={"y": x @ w}))
-        operands = dict(zip("xw", problems.matrices(self.size), strict=True))
-        self.operands = self.exe.to_device(operands)
-        result = np.asarray(self.exe(self.operands, device_outputs=True)["y"])
+        roles = {name: "parameter" if name in self.workload.weights else "input" for name in arrays}
+        tensors = {
+            name: asg.input(name, each.shape, str(each.dtype), role=roles[name])
+            for name, each in arrays.items()
+        }
+        graph = asg.graph(outputs={"y": self.workload.run(Ops(), tensors)})
+        kept = {name: each for name, each in arrays.items() if roles[name] == "parameter"}
+        given = {name: each for name, each in arrays.items() if roles[name] == "input"}
+        self.exe: Any = asg.compile(graph.with_values(kept))
+        self.given = self.exe.to_device(given)
+        answer = np.asarray(self.exe(self.given, device_outputs=True)["y"])
         first = time.perf_counter() - start
-        error = problems.check_product(self.size, result)
+        error = self.workload.check(answer)
         return {"first_s": first, "error": error, "kernels": kernels(self.exe)}
 
     def step(self) -> None:
-        self.exe(self.operands, device_outputs=True)
+        self.exe(self.given, device_outputs=True)
         self.exe.sync()
+
+
+class Weights(nn.Module):
+    """Parameters by name, for models that are functions."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        super().__init__()
+        self.names = {name: name.replace(".", "_") for name in arrays}
+        for name, array in arrays.items():
+            setattr(self, f"w_{self.names[name]}", nn.Parameter(array))
+
+    def by_name(self) -> dict[str, Tensor]:
+        return {name: getattr(self, f"w_{each}") for name, each in self.names.items()}
+
+
+class Steps:
+    """Training steps, each from a batch in host memory to its loss in host memory."""
+
+    def __init__(self, training: workloads.Training) -> None:
+        self.training = training
+
+    def prepare(self) -> Facts:
+        training = self.training
+        arrays, self.batches = training.weights(), training.batches()
+        first_batch = next(training.batches())
+        start = time.perf_counter()
+
+        def loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+            return asg.reshape(training.loss(Ops(), model.by_name(), batch), ())
+
+        optimizer = optim.AdamW(
+            lr=training.rate, betas=training.betas, eps=training.epsilon, weight_decay=0.0
+        )
+        specs = {name: asg.spec(x.shape, str(x.dtype)) for name, x in first_batch.items()}
+        step = asg.training_step(Weights(arrays), loss, optimizer, **specs)
+        self.exe: Any = asg.compile(step)
+        losses = [self.loss()]
+        first = time.perf_counter() - start
+        losses += [self.loss() for _ in range(training.losses - 1)]
+        error = training.check(losses)
+        facts = {"first_s": first, "warm_s": first, "losses": losses, "error": error}
+        return {**facts, "kernels": kernels(self.exe)}
+
+    def loss(self) -> float:
+        return float(self.exe(next(self.batches), outputs=["loss"])["loss"])
+
+    def step(self) -> None:
+        self.loss()
 
 
 class Training:
@@ -103,5 +217,6 @@ def describe() -> Facts:
 
 
 if __name__ == "__main__":
-    products = {f"matmul_{size}": partial(Product, size) for size in problems.SIZES}
-    serve(describe, {**products, "training": Training})
+    operations = {each.name: partial(Operation, each) for each in workloads.OPERATIONS}
+    steps = {each.name: partial(Steps, each) for each in workloads.TRAININGS}
+    serve(describe, {**operations, **steps, "training": Training})

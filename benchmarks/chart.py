@@ -8,9 +8,12 @@ from xml.sax.saxutils import escape
 
 from report import TITLES, contestants, in_units, title
 
-WIDTH, LEFT, BAR, GAP = 720, 150, 18, 16
+WIDTH, LEFT, BAR, GAP = 860, 190, 18, 16
 RIGHT = 140  # for the numbers behind the bars
-COLOURS = {"asg": "#2563eb", "tinygrad": "#d97706", "onnxruntime": "#0d9488"}
+COLOURS = {
+    "asg": "#2563eb", "tinygrad": "#d97706", "onnxruntime": "#0d9488", "wonnx": "#be185d",
+    "torch": "#7c3aed", "jax": "#65a30d",
+}  # fmt: skip
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2937; }
 .quiet { fill: #6b7280; } .axis { stroke: #9ca3af; }
@@ -30,7 +33,8 @@ def draw(results: Mapping[str, Any]) -> str:
         for result in facts["contestants"].values()
         if "ratio" in result
     ]
-    scale = (WIDTH - LEFT - RIGHT) / max([1.0, *speeds])
+    # Contestants that are faster by far would squeeze the others; their bars end at the border.
+    scale = (WIDTH - LEFT - RIGHT) / min(max([1.0, *speeds]), 4.0)
     for task, facts in results["tasks"].items():
         found = {name: facts["contestants"][name] for name in names if name in facts["contestants"]}
         if "asg" not in found:
@@ -50,8 +54,8 @@ def draw(results: Mapping[str, Any]) -> str:
 
 
 def bar(y: float, name: str, speed: float, scale: float, seconds: float) -> str:
-    width = max(1.0, speed * scale)
-    label = in_units(seconds) + ("" if name == "asg" else f" (1/{1 / speed:.1f})")
+    width = min(max(1.0, speed * scale), WIDTH - LEFT - RIGHT)
+    label = in_units(seconds) + ("" if name == "asg" else f" ({speed:.2g}×)")
     return (
         f'<rect x="{LEFT}" y="{y + 1:g}" width="{width:.1f}" height="{BAR - 2}" rx="2" '
         f'fill="{COLOURS[name]}"/>' + text(LEFT + width + 6, y + BAR - 4, label, kind="quiet")
@@ -61,7 +65,7 @@ def bar(y: float, name: str, speed: float, scale: float, seconds: float) -> str:
 def legend(names: list[str]) -> list[str]:
     lines = [text(LEFT, 18, "Speed relative to ASG: longer is faster")]
     for position, name in enumerate(names):
-        x = LEFT + 150 * position
+        x = LEFT + 130 * position
         lines.append(
             f'<rect x="{x}" y="30" width="12" height="12" rx="2" fill="{COLOURS[name]}"/>'
             + text(x + 18, 41, TITLES[name])

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import workloads
 from contestants import Contestant, Facts
 
 ROUND_SECONDS = 0.5  # of each task and contestant, unless a single step takes longer
@@ -95,8 +96,8 @@ def amount(entry: Entry) -> Facts:
     """Return how much a task is: operations, and the least bytes moved."""
     if entry.task == TRAINING:
         return {"flops": entry.facts.pop("flops", None), "bytes": entry.facts.pop("bytes", None)}
-    size = int(entry.task.rpartition("_")[2])
-    return {"flops": 2 * size**3, "bytes": 3 * 4 * size**2}
+    workload = workloads.BY_NAME[entry.task]
+    return {"flops": workload.flops, "bytes": workload.bytes}
 
 
 def least_seconds(facts: Facts, limits: Mapping[str, float]) -> float | None:

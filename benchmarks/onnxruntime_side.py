@@ -5,49 +5,55 @@ from __future__ import annotations
 import time
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import onnxruntime
-import problems
-from onnx import TensorProto, helper
+import workloads
+from onnx import ModelProto, TensorProto, helper
+from onnx_ops import onnx_model
 from protocol import Facts, clock, serve
 
 PROVIDER = "WebGpuExecutionProvider"
 
 
-class Product:
-    """x @ w, from device memory to device memory."""
+class Operation:
+    """Something computed once, from device memory to device memory."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, workload: workloads.Workload) -> None:
+        self.workload = workload
 
     def prepare(self) -> Facts:
+        arrays = self.workload.arrays()
         start = time.perf_counter()
-        shape = [self.size, self.size]
-        self.session = open_session(shape, [("MatMul", "xw", "y")])
+        self.session = session_of(onnx_model(self.workload, arrays))
         self.wait = Waiter()
-        # Only a session may allocate on this device, so the operands are copied by one.
-        upload = open_session(shape, [("Identity", "x", "p"), ("Identity", "w", "q")])
-        binding = upload.io_binding()
-        for name, operand in zip("xw", problems.matrices(self.size), strict=True):
-            binding.bind_cpu_input(name, operand)
-        for name in "pq":
-            binding.bind_output(name, "webgpu")
-        upload.run_with_iobinding(binding)
         self.binding = self.session.io_binding()
-        for name, operand in zip("xw", binding.get_outputs(), strict=True):
-            self.binding.bind_ortvalue_input(name, operand)
+        for name, array in arrays.items():
+            if name not in self.workload.weights:
+                self.binding.bind_ortvalue_input(name, on_device(array))
         self.binding.bind_output("y", "webgpu")
         self.session.run_with_iobinding(self.binding)
         result = self.binding.get_outputs()[0].numpy()
         first = time.perf_counter() - start
-        error = problems.check_product(self.size, result)
+        error = self.workload.check(result)
         waiting = min(clock(self.wait) for _ in range(5))
-        return {"first_s": first, "error": error, "kernels": 1, "waiting_s": waiting}
+        return {"first_s": first, "error": error, "kernels": 0, "waiting_s": waiting}
 
     def step(self) -> None:
         self.session.run_with_iobinding(self.binding)
         self.wait()
+
+
+def on_device(array: np.ndarray[Any, Any]) -> Any:
+    """Return an array in device memory, which only a session may allocate."""
+    kind = TensorProto.FLOAT if array.dtype.kind == "f" else TensorProto.INT32
+    upload = open_session(list(array.shape), [("Identity", "x", "y")], kind)
+    binding = upload.io_binding()
+    binding.bind_cpu_input("x", array)
+    binding.bind_output("y", "webgpu")
+    upload.run_with_iobinding(binding)
+    return binding.get_outputs()[0]
 
 
 class Waiter:
@@ -68,13 +74,13 @@ class Waiter:
 
 
 def open_session(
-    shape: list[int], nodes: list[tuple[str, str, str]]
+    shape: list[int], nodes: list[tuple[str, str, str]], kind: int = TensorProto.FLOAT
 ) -> onnxruntime.InferenceSession:
     """Open a session of nodes (op, inputs, output), all of one shape."""
     made = [helper.make_node(op, list(inputs), [output]) for op, inputs, output in nodes]
     names = sorted({name for _, inputs, _ in nodes for name in inputs}, reverse=True)
     types = {
-        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        name: helper.make_tensor_value_info(name, kind, shape)
         for name in [*names, *(output for _, _, output in nodes)]
     }
     graph = helper.make_graph(
@@ -84,6 +90,11 @@ def open_session(
         [types[output] for _, _, output in nodes],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return session_of(model)
+
+
+def session_of(model: ModelProto) -> onnxruntime.InferenceSession:
+    """Open a session that uses the WebGPU provider only."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     # Idle threads of its own would only take the driver's processors.
@@ -98,4 +109,4 @@ def describe() -> Facts:
 
 
 if __name__ == "__main__":
-    serve(describe, {f"matmul_{size}": partial(Product, size) for size in problems.SIZES})
+    serve(describe, {each.name: partial(Operation, each) for each in workloads.OPERATIONS})

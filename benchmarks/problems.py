@@ -1,4 +1,4 @@
-"""What every contestant computes: the same numbers, made by NumPy from fixed seeds."""
+"""The training step of examples/char_gpt.py: the same numbers for every contestant."""
 
 from __future__ import annotations
 
@@ -9,37 +9,12 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-# Of a product of f32 matrices from N(0, 1), relative to sqrt(size), as which its errors grow.
-TOLERANCE = 2e-5
-SIZES = (256, 512, 1024)
-
 # The model of examples/char_gpt.py, and its optimizer with a constant rate. Without dropout, the
 # losses of two implementations can be compared; the mask would only make the peer slower.
 VOCABULARY, CONTEXT, BATCH = 96, 64, 16
 WIDTH, LAYERS, HEADS = 128, 4, 4
 RATE, BETAS, EPSILON, DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 LOSSES = 5
-
-
-def matrices(size: int) -> tuple[Array, Array]:
-    """The operands of a product."""
-    rng = np.random.default_rng(size)
-    x, w = rng.standard_normal((2, size, size), np.float32)
-    return x, w
-
-
-def check_product(size: int, result: Array) -> float:
-    """Return the largest error of x @ w, relative to sqrt(size).
-
-    Raises:
-        ValueError: it is too large.
-    """
-    x, w = matrices(size)
-    error = float(np.abs(result - x.astype(np.float64) @ w).max() / np.sqrt(size))
-    # NaN is not smaller either.
-    if result.shape != (size, size) or not error < TOLERANCE:
-        raise ValueError(f"the product of size {size} is wrong: its error is {error:.3g}")
-    return error
 
 
 def weight_shapes() -> dict[str, tuple[int, ...]]:

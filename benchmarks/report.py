@@ -11,7 +11,14 @@ from rich.table import Table
 Results = Mapping[str, Any]
 BEGIN, END = "<!-- results: written by benchmarks/run.py -->", "<!-- end of results -->"
 BUSY = 0.1  # share of the processors taken by others from which on a run is called noisy
-TITLES = {"asg": "ASG", "tinygrad": "tinygrad", "onnxruntime": "onnxruntime-webgpu"}
+TITLES = {
+    "asg": "ASG",
+    "tinygrad": "tinygrad",
+    "onnxruntime": "onnxruntime-webgpu",
+    "wonnx": "wonnx",
+    "torch": "PyTorch, CPU",
+    "jax": "JAX, CPU",
+}
 CEILING_TITLES = {
     "multiply_add": "multiply-add, f32",
     "copy_vec4": "copy 64 MiB, vec4f",
@@ -58,7 +65,8 @@ def sections(results: Results) -> list[tuple[str, Rows]]:
             time_rows(results),
         ),
         ("Rates, and shares of what the ceilings allow", rate_rows(results)),
-        ("The training step", training_rows(results)),
+        ("Until the first result, with empty caches", first_rows(results)),
+        *[(f"Losses of {title(task)}", training_rows(results, task)) for task in trained(results)],
         ("Goals", goal_rows(results)),
     ]
 
@@ -124,16 +132,34 @@ def rate(flops: float, result: Mapping[str, Any]) -> str:
     return text if share is None else f"{text}, {share:.0%}"
 
 
-def training_rows(results: Results) -> Rows:
-    found = results["tasks"].get("training", {}).get("contestants", {})
+def first_rows(results: Results) -> Rows:
+    """What compiling takes, weights uploaded and the first result read."""
+    names = contestants(results)
+    rows = [["", *(TITLES[name] for name in names)]]
+    for task, facts in results["tasks"].items():
+        found = facts["contestants"]
+        cells = [in_units(found[name]["first_s"]) if name in found else "–" for name in names]
+        rows.append([title(task), *cells])
+    return rows
+
+
+def trained(results: Results) -> list[str]:
+    """Return the tasks that train."""
+    return [
+        task
+        for task, facts in results["tasks"].items()
+        if any("losses" in each for each in facts["contestants"].values())
+    ]
+
+
+def training_rows(results: Results, task: str) -> Rows:
+    found = results["tasks"][task]["contestants"]
     rows = [["", *(TITLES[name] for name in found)]]
-    if not found:
-        return rows
     losses = [f"{loss:.5f}" for loss in next(iter(found.values()))["losses"]]
     lines = {
-        "kernels per step": lambda r: str(r["kernels"]),
-        "until the first loss": lambda r: f"{r['first_s']:.1f} s",
-        "until steps are steady": lambda r: f"{r['warm_s']:.1f} s",
+        "kernels per step": lambda r: str(r["kernels"] or "–"),
+        "until the first loss": lambda r: in_units(r["first_s"]),
+        "until steps are steady": lambda r: in_units(r["warm_s"]),
         f"losses 1 … {len(losses)}": lambda r: f"{r['losses'][0]:.5f} … {r['losses'][-1]:.5f}",
         "losses apart by: first, most": lambda r: differences(r),
     }
@@ -185,7 +211,9 @@ def contestants(results: Results) -> list[str]:
 
 def title(task: str) -> str:
     kind, _, size = task.partition("_")
-    return f"matmul f32 {size}³" if kind == "matmul" else "training step"
+    if kind == "matmul" and size.isdigit():
+        return f"matmul f32 {size}³"
+    return "training step" if task == "training" else task.replace("_", " ")
 
 
 def as_table(caption: str, rows: Rows) -> Table:

@@ -5,8 +5,9 @@ one is ASG, the others are its peers. Answers are checked before their times cou
 each in turn for each task (A B C, A B C, …), so that whatever slows the machine slows all of
 them. What is reported are medians over rounds, and medians of the ratios within a round.
 
-    make bench                  all of it, about five minutes
-    make bench ARGUMENTS="--quick --only matmul"
+    make bench                  all of it, about an hour
+    make bench ARGUMENTS="--quick --only matmul,train_mlp --minutes 10"
+    make bench ARGUMENTS="--contestants asg,torch --only model"
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +27,8 @@ from typing import Any
 
 import chart
 import figures
-import problems
 import report
+import workloads
 from contestants import Bystanders, Contestant, ContestError, Facts, child_environment
 from figures import TRAINING, Entry
 from rich.console import Console
@@ -40,9 +42,35 @@ ROUNDS, QUICK_ROUNDS = 9, 3
 LOSS_TOLERANCE = 1e-4
 
 CEILINGS = ("multiply_add", "copy_vec4", "copy_u64", "dispatch", "submit_wait")
-PRODUCTS = tuple(f"matmul_{size}" for size in problems.SIZES)
-GROUPS = {"driver": CEILINGS, "matmul": PRODUCTS, "training": (TRAINING,)}
-PEERS = {"tinygrad": (*PRODUCTS, TRAINING), "onnxruntime": PRODUCTS}
+OPERATIONS = tuple(each.name for each in workloads.OPERATIONS)
+STEPS = tuple(each.name for each in workloads.TRAININGS)
+GROUPS: dict[str, tuple[str, ...]] = {
+    "driver": CEILINGS,
+    **{
+        group: tuple(name for name, each in workloads.BY_NAME.items() if each.group == group)
+        for group in dict.fromkeys(each.group for each in workloads.BY_NAME.values())
+    },
+    "training": (TRAINING,),
+}
+TASKS = {
+    "driver": CEILINGS,
+    "asg": (*OPERATIONS, *STEPS, TRAINING),
+    "tinygrad": (*OPERATIONS, *STEPS, TRAINING),
+    "onnxruntime": OPERATIONS,
+    "wonnx": OPERATIONS,
+    "torch": (*OPERATIONS, *STEPS),
+    "jax": (*OPERATIONS, *STEPS),
+}
+# What each contestant needs; those of the processor are what else one could run.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "driver": (),
+    "asg": (),
+    "tinygrad": ("tinygrad", "pydawn"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "wonnx": ("wonnx", "onnx"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+}
 
 console = Console()
 
@@ -67,7 +95,11 @@ def read_options() -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, results in build/bench/")
     add("--rounds", type=int, help=f"how many (default {ROUNDS})")
-    add("--only", choices=GROUPS, action="append", help="measure only this (may be repeated)")
+    add(
+        "--only", type=tasks_named, metavar="NAME,…", help=f"only these: {', '.join(GROUPS)}, tasks"
+    )
+    add("--contestants", type=contestants_named, metavar="NAME,…", help=f"of {', '.join(TASKS)}")
+    add("--minutes", type=float, help="end after so long, with what has been measured by then")
     add("--gpu", action="store_true", help="whatever adapter comes first, not software Vulkan")
     add("--check", action="store_true", help="exit with 1 where a goal is missed")
     add("--write-docs", action="store_true", help="put the results into docs/benchmarks.md")
@@ -78,24 +110,52 @@ def read_options() -> argparse.Namespace:
     return options
 
 
+def tasks_named(text: str) -> list[str]:
+    """Return the tasks that a list of groups and tasks means.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such group or task.
+    """
+    known = {**{task: (task,) for tasks in GROUPS.values() for task in tasks}, **GROUPS}
+    return [task for name in text.split(",") for task in named(name, known)]
+
+
+def contestants_named(text: str) -> list[str]:
+    """Return the contestants of a list; ASG always takes part."""
+    chosen = {
+        each for name in text.split(",") for each in named(name, {key: (key,) for key in TASKS})
+    }
+    return [name for name in TASKS if name in chosen | {"asg"}]
+
+
+def named(name: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    if name not in known:
+        raise argparse.ArgumentTypeError(f"there is no {name}; known: {', '.join(known)}")
+    return known[name]
+
+
 def is_whole(options: argparse.Namespace) -> bool:
     """Whether everything is measured, as often as it should be."""
-    return not (options.quick or options.only or options.rounds)
+    return not any(
+        (options.quick, options.only, options.rounds, options.contestants, options.minutes)
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run the contest and return its results."""
-    wanted = [task for group in options.only or GROUPS for task in GROUPS[group]]
+    wanted = options.only or [task for tasks in GROUPS.values() for task in tasks]
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    end = time.monotonic() + 60.0 * (options.minutes or 1e6)
     failures: list[str] = []
-    with started(options.gpu, failures) as (contestants, described):
-        entries = list(prepare(contestants, wanted, failures))
+    names = options.contestants or list(TASKS)
+    with started(names, options.gpu, failures) as (contestants, described):
+        entries = list(prepare(contestants, wanted, failures, end))
         check_losses(entries, failures)
-        shares = run_rounds(entries, rounds, failures)
+        shares = run_rounds(entries, rounds, failures, end)
     return {
         "name": name_of(described),
         "environment": figures.environment(described),
-        "rounds": rounds,
+        "rounds": len(shares),
         "bystanders": statistics.median(shares) if shares else 0.0,
         "failures": failures,
         "ceilings": figures.ceilings(entries),
@@ -106,21 +166,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def started(
-    on_gpu: bool, failures: list[str]
+    names: list[str], on_gpu: bool, failures: list[str]
 ) -> Iterator[tuple[dict[str, Contestant], dict[str, Facts]]]:
     """Start every contestant that can be had; end them afterwards."""
-    contestants = [
-        Contestant("driver"),
-        Contestant("asg"),
-        Contestant("tinygrad", ("tinygrad", "pydawn")),
-        Contestant("onnxruntime", ("onnxruntime", "onnx")),
-    ]
+    contestants = [Contestant(name, NEEDS[name]) for name in names]
     described: dict[str, Facts] = {}
     with tempfile.TemporaryDirectory() as folder:
+        environment = {**child_environment(on_gpu), workloads.REFERENCES: folder}
         try:
             for each in contestants:
                 with noting(failures, each.name):
-                    described[each.name] = each.start(Path(folder), child_environment(on_gpu))
+                    described[each.name] = each.start(Path(folder), environment)
             yield {each.name: each for each in contestants if each.name in described}, described
         finally:
             for each in contestants:
@@ -138,12 +194,17 @@ def noting(failures: list[str], what: str) -> Iterator[None]:
 
 
 def prepare(
-    contestants: Mapping[str, Contestant], wanted: list[str], failures: list[str]
+    contestants: Mapping[str, Contestant], wanted: list[str], failures: list[str], end: float
 ) -> Iterator[Entry]:
-    """Let contestants compile and check their answers, one at a time."""
-    plan = {"driver": CEILINGS, "asg": (*PRODUCTS, TRAINING), **PEERS}
-    for name, contestant in contestants.items():
-        for task in (task for task in plan[name] if task in wanted):
+    """Let contestants compile and check their answers, one at a time, for half of the time."""
+    half = (time.monotonic() + end) / 2.0
+    for task in wanted:
+        for name, contestant in contestants.items():
+            if task not in TASKS[name]:
+                continue
+            if time.monotonic() > half:
+                failures.append(f"{name}, {task}: no time was left to prepare it")
+                continue
             with console.status(f"{name} prepares {task}"), noting(failures, f"{name}, {task}"):
                 facts = contestant.ask({"do": "prepare", "task": task})
                 if "unavailable" in facts:
@@ -155,26 +216,27 @@ def prepare(
 
 def check_losses(entries: list[Entry], failures: list[str]) -> None:
     """Take out whoever trains something else than ASG does."""
-    trainers = {entry.contestant.name: entry for entry in entries if entry.task == TRAINING}
-    ours = trainers.pop("asg", None)
-    if ours is None:
-        return
-    for name, entry in trainers.items():
-        pairs = zip(entry.facts["losses"], ours.facts["losses"], strict=True)
-        differences = [abs(theirs - own) for theirs, own in pairs]
-        entry.facts["loss_differences"] = differences
-        if not differences[0] <= LOSS_TOLERANCE:
-            failures.append(f"{name}, {TRAINING}: the losses differ by {differences}")
-            entries.remove(entry)
+    for task in dict.fromkeys(entry.task for entry in entries if "losses" in entry.facts):
+        trainers = {entry.contestant.name: entry for entry in entries if entry.task == task}
+        ours = trainers.pop("asg", None)
+        for name, entry in trainers.items() if ours else ():
+            pairs = zip(entry.facts["losses"], ours.facts["losses"], strict=True)
+            differences = [abs(theirs - own) for theirs, own in pairs]
+            entry.facts["loss_differences"] = differences
+            if not differences[0] <= LOSS_TOLERANCE:
+                failures.append(f"{name}, {task}: the losses differ by {differences}")
+                entries.remove(entry)
 
 
-def run_rounds(entries: list[Entry], rounds: int, failures: list[str]) -> list[float]:
+def run_rounds(entries: list[Entry], rounds: int, failures: list[str], end: float) -> list[float]:
     """Run all rounds, and return the share of the processors that others took in each."""
     order = [task for tasks in GROUPS.values() for task in tasks]
     # Task by task, so that contestants for the same task follow each other closely.
     entries.sort(key=lambda entry: order.index(entry.task))
     shares = []
     for number in range(rounds):
+        if number and time.monotonic() > end:
+            break
         with console.status(f"round {number + 1} of {rounds}"), Bystanders() as bystanders:
             for entry in list(entries):
                 try:

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import problems
 import pydawn
+import workloads
 from protocol import Facts, serve
 
 # dawn-python brings the library under a name that tinygrad doesn't look for.
@@ -50,27 +52,128 @@ def _counted_dispatch(*arguments: Any) -> Any:
 webgpu.wgpuComputePassEncoderDispatchWorkgroups = _counted_dispatch
 
 
-class Product:
-    """x @ w, from device memory to device memory."""
+class Ops:
+    """`models.Ops` for tinygrad's tensors."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        return x @ y
+
+    def transpose(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        return x.permute(*axes)
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        return x.reshape(*shape)
+
+    def relu(self, x: Tensor) -> Tensor:
+        return x.relu()
+
+    def clip6(self, x: Tensor) -> Tensor:
+        return x.clip(0.0, 6.0)
+
+    def gelu(self, x: Tensor, is_fast: bool) -> Tensor:
+        return x.gelu() if is_fast else gelu(x)
+
+    def softmax(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
+
+    def layer_norm(self, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return x.layernorm(eps=1e-5) * w + b
+
+    def sum(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        return x.sum(tuple(axes))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return q.scaled_dot_product_attention(k, v, is_causal=True)
+
+    def embedding(self, table: Tensor, index: Tensor) -> Tensor:
+        embedding = Embedding(*table.shape)
+        embedding.weight = table
+        return embedding(index)
+
+    def conv(self, x: Tensor, w: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        return x.conv2d(w, None, groups, stride, 1, padding)
+
+    def max_pool(self, x: Tensor) -> Tensor:
+        return x.max_pool2d((3, 3), 2, 1, 1)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.sparse_categorical_crossentropy(labels)
+
+
+class Operation:
+    """Something computed once, from device memory to device memory."""
+
+    def __init__(self, workload: workloads.Workload) -> None:
+        self.workload = workload
 
     def prepare(self) -> Facts:
+        arrays = self.workload.arrays()
         start = time.perf_counter()
-        self.operands = [Tensor(each).realize() for each in problems.matrices(self.size)]
-        self.product = TinyJit(lambda x, w: (x @ w).realize())
-        error = problems.check_product(self.size, self.product(*self.operands).numpy())
+        self.tensors = {name: Tensor(each).realize() for name, each in arrays.items()}
+        names = list(self.tensors)
+        # A result that is only a view would not be computed at all.
+        self.jitted = TinyJit(
+            lambda *given: (
+                self.workload.run(Ops(), dict(zip(names, given, strict=True)))
+                .contiguous()
+                .realize()
+            )
+        )
+        error = self.workload.check(self.run().numpy())
         first = time.perf_counter() - start
         # The second call captures, and the third is the first that only plays.
         self.step()
         self.step()
-        problems.check_product(self.size, self.product(*self.operands).numpy())
+        self.workload.check(self.run().numpy())
         return {"first_s": first, "error": error, "kernels": count_dispatches(self.step)}
 
+    def run(self) -> Tensor:
+        return self.jitted(*self.tensors.values())
+
     def step(self) -> None:
-        self.product(*self.operands)
+        self.run()
         Device[Device.DEFAULT].synchronize()
+
+
+class Steps:
+    """Training steps, each from a batch in host memory to its loss in host memory."""
+
+    def __init__(self, training: workloads.Training) -> None:
+        self.training = training
+
+    def prepare(self) -> Facts:
+        training = self.training
+        arrays, self.batches = training.weights(), training.batches()
+        start = time.perf_counter()
+        self.weights = {name: Tensor(x).realize().is_param_(True) for name, x in arrays.items()}
+        self.optimizer = AdamW(
+            list(self.weights.values()), lr=training.rate, b1=training.betas[0],
+            b2=training.betas[1], eps=training.epsilon, weight_decay=0.0,
+        )  # fmt: skip
+        self.jitted = TinyJit(self.update)
+        losses = [self.loss()]
+        first = time.perf_counter() - start
+        losses.append(self.loss())
+        warm = time.perf_counter() - start
+        losses += [self.loss() for _ in range(training.losses - 2)]
+        error = training.check(losses)
+        facts = {"first_s": first, "warm_s": warm, "losses": losses, "error": error}
+        return {**facts, "kernels": count_dispatches(self.step)}
+
+    def update(self, x: Tensor, y: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        loss = self.training.loss(Ops(), self.weights, {"x": x, "y": y})
+        loss.backward()
+        return loss.realize(*self.optimizer.schedule_step())
+
+    def loss(self) -> float:
+        batch = next(self.batches)
+        x, y = (Tensor(batch[name]).realize() for name in "xy")
+        with Context(TRAINING=1):
+            return float(self.jitted(x, y).item())
+
+    def step(self) -> None:
+        self.loss()
 
 
 class Training:
@@ -185,5 +288,6 @@ def describe() -> Facts:
 
 
 if __name__ == "__main__":
-    products = {f"matmul_{size}": partial(Product, size) for size in problems.SIZES}
-    serve(describe, {**products, "training": Training})
+    operations = {each.name: partial(Operation, each) for each in workloads.OPERATIONS}
+    steps = {each.name: partial(Steps, each) for each in workloads.TRAININGS}
+    serve(describe, {**operations, **steps, "training": Training})
