@@ -107,7 +107,7 @@ def compile(
     artefact = remembered(entries, options, make) if cache and is_known else make()
     if tuning is not None:
         artefact = replace(artefact, report={**artefact.report, "tuning": tuning_report(tuning)})
-    check_bindings(artefact, opened.adapter.limits["maxStorageBufferBindingSize"])
+    check_sizes(artefact, opened.adapter.limits)
     return Executable(Executor(artefact, opened))
 
 
@@ -203,23 +203,28 @@ def check_supported(entries: Mapping[str, Graph]) -> None:
         raise UnsupportedError("\n".join([f"{len(found)} node(s) can't be compiled", *found]))
 
 
-def check_bindings(artefact: Artefact, limit: int) -> None:
-    """Refuse values that the adapter can't bind whole, before anything runs.
+def check_sizes(artefact: Artefact, limits: Mapping[str, int]) -> None:
+    """Refuse what the adapter can't hold or bind, before anything runs.
 
     Raises:
-        UnsupportedError: a kernel reads or writes a value of more than `limit` bytes.
+        UnsupportedError: a buffer, or a range that a kernel binds, is too large.
     """
     found: dict[str, None] = {}
+    largest = limits["maxBufferSize"]
+    for buffer in artefact.buffers:
+        if buffer.size > largest:
+            found[f"  {buffer.name}: {buffer.size:,} bytes in one buffer, at most {largest:,}"] = (
+                None
+            )
+    largest = limits["maxStorageBufferBindingSize"]
     for entry in artefact.entries.values():
         for step in entry.steps:
-            for name in (*step.reads, *step.writes):
-                type_ = entry.values[name].type
-                is_bound = isinstance(step, Dispatch)
-                if is_bound and type_.nbytes > limit:
-                    found[f"  {entry.name}: {name}: {type_}, {type_.nbytes:,} bytes"] = None
+            for bound in step.ranges if isinstance(step, Dispatch) else ():
+                if bound.size > largest:
+                    name = artefact.buffers[bound.buffer].name
+                    found[f"  {name}: {bound.size:,} bytes bound, at most {largest:,}"] = None
     if found:
-        first = f"{len(found)} value(s) exceed the {limit:,} bytes that the adapter can bind"
-        raise UnsupportedError("\n".join([first, *found]))
+        raise UnsupportedError("\n".join(["the adapter is too small", *found]))
 
 
 def prepare(
@@ -252,6 +257,7 @@ def lower(
         MemoryLimitError: values computed in a run can't be kept below `memory_limit` bytes.
     """
     check_supported(entries)
+    target = target or Target()
     watch = Stopwatch()
     folder = os.environ.get("ASG_DUMP")
     plans: dict[str, FusionPlan] = {}
@@ -260,13 +266,15 @@ def lower(
         with watch.stage("passes"):
             prepared = prepare(graph, observers, passes)
         with watch.stage("fusion"):
-            fused = Fuse(enabled=enable_fusion)(prepared)
+            fused = Fuse(enabled=enable_fusion, max_binding_bytes=target.max_binding_bytes)(
+                prepared
+            )
         with watch.stage("order"):
             plans[key] = OrderKernels()(fused)
     if memory_limit is not None:
         with watch.stage("recompute"):
             plans = FitMemory(memory_limit)(plans)
-    generate = Generate(target or Target(), reuse_memory)
+    generate = Generate(target, reuse_memory)
     with watch.stage("memory"):
         storage = generate.assign(plans)
     with watch.stage("codegen"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asg.codegen.text import LANES, STORED, vector_of
 from asg.graph import Value
@@ -17,6 +17,9 @@ class Binding:
     Attributes:
         is_vector: of four elements.
         is_wide: of four elements in two 64-bit words, which software devices load faster.
+        parts: where what is too large for one binding continues in the next: their names, and the
+            elements before each.
+        calls: the functions that find an element among the parts, as far as they are used.
     """
 
     name: str
@@ -26,6 +29,42 @@ class Binding:
     is_wide: bool = False
     vector_uses: int = 0
     scalar_uses: int = 0
+    parts: tuple[tuple[str, int], ...] = ()
+    calls: set[str] = field(default_factory=set)
+
+    def read(self, index: str) -> str:
+        """Return the array's element."""
+        if not self.parts:
+            return f"{self.name}[{index}]"
+        self.calls.add("at")
+        return f"{self.name}_at({index})"
+
+    def write(self, index: str, text: str) -> str:
+        """Return the statement that sets the array's element."""
+        if not self.parts:
+            return f"{self.name}[{index}] = {text};"
+        self.calls.add("put")
+        return f"{self.name}_put({index}, {text});"
+
+    def accessors(self) -> list[str]:
+        """Return the functions that find an element among the parts."""
+        names = [self.name, *(name for name, _ in self.parts)]
+        starts = [start // (LANES if self.is_vector else 1) for _, start in self.parts]
+        lines: dict[str, list[str]] = {"at": [], "put": []}
+        for name, start, end in zip(names, [0, *starts], [*starts, None], strict=True):
+            place = f"{name}[i - {start}u]" if start else f"{name}[i]"
+            guard = "" if end is None else f"if (i < {end}u) "
+            lines["at"].append(f"{guard}{{ return {place}; }}" if guard else f"return {place};")
+            lines["put"].append(f"{guard}{{ {place} = value; }}")
+        heads = {
+            "at": f"fn {self.name}_at(i: u32) -> {self.element} {{",
+            "put": f"fn {self.name}_put(i: u32, value: {self.element}) {{",
+        }
+        bodies = {"at": lines["at"], "put": [" else ".join(lines["put"])]}
+        return [
+            "\n".join([heads[call], *(f"    {line}" for line in bodies[call]), "}"])
+            for call in sorted(self.calls)
+        ]
 
     def count(self, is_aligned: bool) -> None:
         """Note an access to four elements: aligned neighbours, or each for itself."""

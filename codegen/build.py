@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from asg.artefact import Argument, Artefact, Dispatch, Entry, Kernel, Step, Variant
@@ -18,7 +18,7 @@ from asg.graph import Graph
 from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
 from asg.passes.plan_memory import PlanMemory
-from asg.passes.storage import BoundRange, EntryStorage, KernelStep, StoragePlan
+from asg.passes.storage import WORD, BoundRange, EntryStorage, KernelStep, StoragePlan
 
 _WRITERS = {
     "map": map_variants,
@@ -45,7 +45,8 @@ class Generate:
 
     def assign(self, plans: Mapping[str, FusionPlan]) -> StoragePlan:
         """Give every value its place."""
-        return AssignStorage(PlanMemory(reuse=self.reuse_memory))(plans)
+        memory = PlanMemory(reuse=self.reuse_memory)
+        return AssignStorage(memory, max_binding_bytes=self.target.max_binding_bytes)(plans)
 
     def write(self, name: str, plans: Mapping[str, FusionPlan], storage: StoragePlan) -> Artefact:
         """Write the kernels of plans whose values have their places."""
@@ -113,7 +114,7 @@ class _Library:
     def _kernel(self, step: KernelStep, storage: EntryStorage) -> str:
         """Return the name of the kernel for `step`, written now unless there is one like it."""
         fused, graph = step.kernel, storage.plan.graph
-        bound = tuple(_bound(each) for each in step.bindings)
+        bound = tuple(_bound(step.bindings))
         context = KernelContext(graph, fused, bound, self.target)
         key = signature(context)
         name = self._by_signature.get(key)
@@ -134,7 +135,11 @@ class _Library:
         found = self._by_text.setdefault(key, name)
         if found != name:
             return found
-        names = [binding.name for binding in context.bindings()[0]]
+        names = [
+            name
+            for binding in context.bindings()[0]
+            for name in (binding.name, *(part for part, _ in binding.parts))
+        ]
         self._kernels[name] = Kernel(
             name=name,
             kind=fused.kind,
@@ -150,8 +155,18 @@ class _Library:
         return name
 
 
-def _bound(bound: BoundRange) -> BoundValues:
-    return BoundValues(tuple(bound.elements.items()), bound.access == "read_write")
+def _bound(bindings: Sequence[BoundRange]) -> Iterator[BoundValues]:
+    """Yield what lies in each binding and in those that it continues in."""
+    for position, bound in enumerate(bindings):
+        if bound.continues:
+            continue
+        parts = []
+        for other in bindings[position + 1 :]:
+            if not other.continues:
+                break
+            parts.append((other.range.offset - bound.range.offset) // WORD)
+        values = tuple(bound.elements.items())
+        yield BoundValues(values, bound.access == "read_write", tuple(parts))
 
 
 def anonymous_text(variant: Variant) -> tuple[object, ...]:

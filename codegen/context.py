@@ -18,6 +18,7 @@ from asg.passes.choices import Choices
 from asg.passes.cost import node_flops
 from asg.passes.inline import written_through
 from asg.passes.kernels import FusedKernel
+from asg.passes.storage import MAX_BINDING_BYTES
 
 MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
 WIDE_FEATURE = "shader-int64"
@@ -26,10 +27,14 @@ WIDE_BYTES = 1 << 16  # kernels that move less take no longer than their dispatc
 
 @dataclass(frozen=True)
 class BoundValues:
-    """One binding: the values inside it with their element offsets, and whether it is written."""
+    """One binding: the values inside it with their element offsets, and whether it is written.
+
+    What is too large continues in further bindings, which begin at the elements `parts`.
+    """
 
     values: tuple[tuple[Value, int], ...]
     writable: bool
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,14 @@ class Target:
 
     `family` is `cpu` (register tiles, no workgroup memory, no barriers) or `gpu` (staged in
     workgroup memory). `subgroup_size` is exact, 0 where subgroups are not to be used. `choices`
-    are measured schedules, which go before the estimated ones.
+    are measured schedules, which go before the estimated ones. What is larger than
+    `max_binding_bytes` is bound in several ranges.
     """
 
     family: str = "cpu"
     subgroup_size: int = 0
     choices: Choices = ()
+    max_binding_bytes: int = MAX_BINDING_BYTES
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class KernelContext:
             taken[stem] = count + 1
             name = stem if count == 0 else f"{stem}_{count}b"
             binding = Binding(name, group.values[0][0].type.dtype, group.writable)
+            binding.parts = tuple((f"{name}_from_{start}e", start) for start in group.parts)
             bindings.append(binding)
             for value, offset in group.values:
                 places[value] = Place(binding, offset)
@@ -104,8 +112,11 @@ def write(
         for place in places.values()
     }
     for binding in bindings:
+        is_whole = binding.scalar_uses == 0
         binding.is_vector = binding.vector_uses > 0 and aligned[binding.name]
-        binding.is_wide = wide and binding.is_vector and binding.scalar_uses == 0
+        binding.is_vector &= is_whole or not binding.parts
+        binding.is_wide = wide and binding.is_vector and is_whole and not binding.parts
+        binding.calls.clear()
     if any(binding.is_wide for binding in bindings):
         features = (*features, WIDE_FEATURE)
     emitter = Emitter(loads, stores, context.names, lane)
@@ -115,14 +126,18 @@ def write(
         header=header(context, schedule),
         bindings=[
             {
-                "name": binding.name,
+                "name": name,
                 "element": binding.element,
                 "access": "read_write" if binding.writable else "read",
             }
             for binding in bindings
+            for name in (binding.name, *(part for part, _ in binding.parts))
         ],
         **holes,
-        helpers=helper_texts(list(emitter.helpers)),
+        helpers=[
+            *(text for binding in bindings for text in binding.accessors()),
+            *helper_texts(list(emitter.helpers)),
+        ],
     )
     return Variant(text, grid, tuple(features), subgroup_size, {}, schedule)
 

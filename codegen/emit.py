@@ -172,11 +172,10 @@ class Emitter:
         if place.binding.stored != STORED[operand.dtype]:
             text = f"bitcast<{vector_of(place.binding.stored, operand.width)}>({text})"
         position = flat + place.offset
-        name = place.binding.name
         step = self._lane_step(position)
         if step == 0:
             place.binding.scalar_uses += 1
-            self.lines.append(f"{self._element(place.binding, position)} = {text};")
+            self.lines.append(self._assign(place.binding, position, text))
             return
         base = self._without_lane(position)
         is_aligned = step == 1 and (base % LANES) == ZERO
@@ -187,14 +186,14 @@ class Emitter:
                 wide = f"{vector_of(place.binding.stored, LANES)}({text})"
             if place.binding.is_wide:
                 wide = f"{self.call('asg_pack', 1)}({wide})"
-            self.lines.append(f"{name}[{self.index(base // LANES)}] = {wide};")
+            self.lines.append(place.binding.write(self.index(base // LANES), wide))
             return
         if operand.width == LANES:
             text = self.let("lanes", text)
         for lane in range(LANES):
-            element = self._element(place.binding, self._at_lane(position, lane))
             part = f"{text}.{'xyzw'[lane]}" if operand.width == LANES else text
-            self.lines.append(f"{element} = {part};")
+            here = self._at_lane(position, lane)
+            self.lines.append(self._assign(place.binding, here, part))
 
     def _is_invariant(self, coordinates: Coordinates) -> bool:
         """Tell whether a loop's variables have no part in these coordinates."""
@@ -420,7 +419,7 @@ class Emitter:
         place.binding.count(is_aligned)
         if is_aligned and place.binding.is_vector:
             quad = in_range(base, place, value) // LANES
-            text = f"{place.binding.name}[{self.index(quad)}]"
+            text = place.binding.read(self.index(quad))
             if place.binding.is_wide:
                 text = f"{self.call('asg_unpack', 1)}({text})"
             text = loaded(text, place.binding, value, LANES)
@@ -445,11 +444,16 @@ class Emitter:
 
     def _element(self, binding: Binding, position: Index) -> str:
         if not binding.is_vector:
-            return f"{binding.name}[{self.index(position)}]"
+            return binding.read(self.index(position))
         row, lane = position // LANES, position % LANES
         if lane.is_const:
-            return f"{binding.name}[{self.index(row)}].{'xyzw'[lane.const]}"
-        return f"{binding.name}[{self.index(row)}][{self.index(lane)}]"
+            return f"{binding.read(self.index(row))}.{'xyzw'[lane.const]}"
+        return f"{binding.read(self.index(row))}[{self.index(lane)}]"
+
+    def _assign(self, binding: Binding, position: Index, text: str) -> str:
+        if binding.parts:  # never of vectors where single elements are accessed
+            return binding.write(self.index(position), text)
+        return f"{self._element(binding, position)} = {text};"
 
     def _lane_step(self, index: Index) -> int | None:
         """How far the index moves from lane to lane; None where that is irregular."""

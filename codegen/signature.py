@@ -34,7 +34,11 @@ def signature(context: KernelContext) -> Hashable:
         tuple(number(Value(node)) for node in kernel.per_row),
         tuple((number(read), number(output)) for read, output in kernel.in_place),
         tuple(
-            (bound.writable, tuple((number(value), offset) for value, offset in bound.values))
+            (
+                bound.writable,
+                bound.parts,
+                tuple((number(value), offset) for value, offset in bound.values),
+            )
             for bound in context.bound
         ),
         tuple(

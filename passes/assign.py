@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from asg.artefact import Buffer, Copy, Slot
 from asg.graph import Value
@@ -19,6 +20,8 @@ from asg.passes.plan_memory import PlanMemory
 from asg.passes.spans import Spans
 from asg.passes.storage import (
     ALIGNMENT,
+    MAX_BINDING_BYTES,
+    BoundRange,
     EntryStorage,
     KernelStep,
     Location,
@@ -45,12 +48,14 @@ class AssignStorage:
         slot_limit: parameters, states and constants fill buffers up to this size.
         arena_limit: the arena is split into buffers of at most this size.
         max_bindings: of one dispatch.
+        max_binding_bytes: what is larger is bound in several ranges.
     """
 
     memory: PlanMemory = field(default_factory=PlanMemory)
     slot_limit: int = 128 * MIB
-    arena_limit: int = 1024 * MIB
+    arena_limit: int = 256 * MIB
     max_bindings: int = 8
+    max_binding_bytes: int = MAX_BINDING_BYTES
 
     def __call__(self, plans: Mapping[str, FusionPlan]) -> StoragePlan:
         settled, persistent = lay_out(plans, self.slot_limit)
@@ -63,9 +68,9 @@ class AssignStorage:
         if not persistent.buffers:
             persistent.buffers.append(Buffer("empty", ALIGNMENT, "arena"))
         is_arena = [buffer.role == "arena" for buffer in persistent.buffers]
-        entries = {
-            found.name: _finish(found, places, is_arena, self.max_bindings) for found in drafts
-        }
+        largest = self.max_binding_bytes // ALIGNMENT * ALIGNMENT
+        binder = partial(bind, is_written_always=is_arena, limit=self.max_bindings, largest=largest)
+        entries = {found.name: _finish(found, places, binder) for found in drafts}
         return StoragePlan(
             buffers=tuple(persistent.buffers),
             persistent=tuple(persistent.slots.values()),
@@ -145,9 +150,10 @@ class _Located:
     slots: dict[str, Slot]
 
 
-def _finish(
-    found: DraftEntry, places: Places, is_arena: Sequence[bool], max_bindings: int
-) -> EntryStorage:
+_Binder = Callable[..., tuple[BoundRange, ...]]
+
+
+def _finish(found: DraftEntry, places: Places, binder: _Binder) -> EntryStorage:
     """Give every name its location and every dispatch its bindings."""
     graph, areas = found.homes.draft.plan.graph, found.homes.draft.areas
     located = _locate_all(found, places)
@@ -155,7 +161,7 @@ def _finish(
     steps: list[StorageStep] = []
     for step in found.steps:
         if step.kernel is not None:
-            bindings = bind(step.kernel, located.by_value, is_arena, max_bindings)
+            bindings = binder(step.kernel, located.by_value, names=graph.names)
             steps.append(KernelStep(step.kernel, names.read(step), names.written(step), bindings))
             continue
         source, target = (_place_of(located.slots[each.name]) for each in step.reads + step.writes)

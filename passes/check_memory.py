@@ -44,25 +44,27 @@ class Finding:
         return f"{self.kind}: {self.entry}, {self.step}: {self.message}"
 
 
-def check(plan: StoragePlan, *, max_bindings: int = 8) -> None:
+def check(plan: StoragePlan, *, max_bindings: int = 8, max_binding_bytes: int = 128 << 20) -> None:
     """Refuse a plan that has faults.
 
     Raises:
         InternalError: there are some; the message lists the first ten.
     """
-    found = find_faults(plan, max_bindings=max_bindings)
+    found = find_faults(plan, max_bindings=max_bindings, max_binding_bytes=max_binding_bytes)
     if found:
         listed = "\n  ".join(map(str, found[:10]))
         raise InternalError(f"assign-storage: {len(found)} faults\n  {listed}")
 
 
-def find_faults(plan: StoragePlan, *, max_bindings: int = 8) -> list[Finding]:
+def find_faults(
+    plan: StoragePlan, *, max_bindings: int = 8, max_binding_bytes: int = 128 << 20
+) -> list[Finding]:
     """Return every fault of a plan."""
     found: list[Finding] = []
     _check_buffers(plan, found)
     gaps = _needed_gaps(plan)
     for entry in plan.entries.values():
-        player = _Player(plan, entry, gaps, max_bindings, found)
+        player = _Player(plan, entry, gaps, max_bindings, max_binding_bytes, found)
         player.play()
     return found
 
@@ -169,6 +171,7 @@ class _Player:
     entry: EntryStorage
     gaps: Sequence[tuple[_Bytes, str]]
     max_bindings: int
+    max_binding_bytes: int
     found: list[Finding]
     memory: _Memory = field(default_factory=_Memory)
     step: str = "start"
@@ -266,11 +269,12 @@ class _Player:
     def _bound(self, step: KernelStep) -> dict[Value, _Bytes]:
         """Return where the bindings put each value."""
         places: dict[Value, _Bytes] = {}
-        for bound in step.bindings:
+        for position, bound in enumerate(step.bindings):
+            reach = self._reach(step, position)
             for value, element in bound.elements.items():
                 start = bound.range.offset + element * _WORD
                 where = _Bytes(bound.range.buffer, start, start + value.type.nbytes)
-                if where.end > bound.range.offset + bound.range.size or element < 0:
+                if where.end > reach or element < 0:
                     self.fault("out of range", f"{self.names[value]} leaves its binding")
                 if value in places:
                     self.fault("overlap", f"{self.names[value]} is bound twice")
@@ -282,6 +286,23 @@ class _Player:
             elif self._location(name) != places[value]:
                 self.fault("misplaced", f"{name} is bound elsewhere than it lies")
         return places
+
+    def _reach(self, step: KernelStep, position: int) -> int:
+        """Return where a binding and those that continue it end."""
+        first = step.bindings[position]
+        reach = first.range.offset + first.range.size
+        for other in step.bindings[position + 1 :]:
+            if not other.continues:
+                break
+            if other.elements or (other.range.buffer, other.access) != (
+                first.range.buffer,
+                first.access,
+            ):
+                self.fault("misplaced", "a binding continues another one's buffer or values")
+            if other.range.offset != reach:
+                self.fault("misplaced", f"a binding at {other.range.offset} continues at {reach}")
+            reach = other.range.offset + other.range.size
+        return reach
 
     def _check_bindings(self, step: KernelStep) -> None:
         """Check what WebGPU asks of the bindings of one dispatch."""
@@ -298,6 +319,8 @@ class _Player:
             self._in_range(where, "a binding")
             if where.start % _OFFSET_MULTIPLE or (where.end - where.start) % _SIZE_MULTIPLE:
                 self.fault("misaligned", f"binding {where.start} … {where.end}")
+            if where.end - where.start > self.max_binding_bytes:
+                self.fault("out of range", f"a binding of {where.end - where.start} bytes")
             is_arena = self.plan.buffers[where.buffer].role == "arena"
             wanted = "read_write" if is_arena or where.buffer in written else "read"
             if bound.access != wanted:

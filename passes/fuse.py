@@ -28,6 +28,7 @@ from asg.passes.inline import Inlining, contiguous_range, decide, is_given, is_s
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
 from asg.passes.riders import find_riders
 from asg.passes.spaces import RowSpace, row_space
+from asg.passes.storage import MAX_BINDING_BYTES
 
 TINY = 64  # elements; maps this small are merged whatever they read
 SMALL_REDUCTION = 1 << 18  # elements; the same for reductions: a dispatch costs more
@@ -36,7 +37,8 @@ CANDIDATES = 32  # groups that one is compared with: those made last
 
 @dataclass(frozen=True)
 class Fuse:
-    """Cut a graph into kernels of at most `max_bindings` operands and results.
+    """Cut a graph into kernels of at most `max_bindings` operands and results, where those larger
+    than `max_binding_bytes` count more than once.
 
     Needs a graph without composite ops. Afterwards every value that must exist is an input, a
     constant, a range of one, or the output of exactly one kernel. With `enabled` off, every
@@ -45,11 +47,12 @@ class Fuse:
 
     max_bindings: int = 8
     enabled: bool = True
+    max_binding_bytes: int = MAX_BINDING_BYTES
 
     def __call__(self, graph: Graph) -> FusionPlan:
-        inlining = decide(graph, self.max_bindings)
+        inlining = decide(graph, self.max_bindings, self.max_binding_bytes)
         riders = find_riders(graph) if self.enabled else {}
-        grouping = Grouping(graph, inlining, self.max_bindings, riders)
+        grouping = Grouping(graph, inlining, self.max_bindings, riders, self.max_binding_bytes)
         for node in inlining.work():
             group = grouping.add(node)
             if node in grouping.partners:

@@ -17,6 +17,7 @@ from asg.passes.group_order import GroupOrder
 from asg.passes.inline import Inlining, contiguous_range
 from asg.passes.pull import Reads, pull
 from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row_variable
+from asg.passes.storage import MAX_BINDING_BYTES, binding_count
 
 Level = Literal["full", "row"]
 GroupKind = Literal["map", "row", "contract", "scatter"]
@@ -49,10 +50,12 @@ class Grouping:
         inlining: Inlining,
         max_bindings: int,
         riders: Mapping[Node, Node] | None = None,
+        max_binding_bytes: int = MAX_BINDING_BYTES,
     ) -> None:
         self.graph = graph
         self.inlining = inlining
         self.max_bindings = max_bindings
+        self.max_binding_bytes = max_binding_bytes
         self.groups: dict[int, Group] = {}
         self.order = GroupOrder()
         self.owner: dict[Node, Group] = {}
@@ -211,7 +214,12 @@ class Grouping:
         reads = self.external_reads(nodes)
         outputs = self.outputs(nodes)
         shared = [value for value in outputs if self.replaces.get(value) in reads]
-        return len(reads) + len(outputs) - len(shared)
+
+        def count(values: list[Value]) -> int:
+            each = (binding_count(value.type.nbytes, self.max_binding_bytes) for value in values)
+            return sum(each)
+
+        return count(reads) + count(outputs) - count(shared)
 
     def _replaced_states(self) -> dict[Value, Value]:
         """Return for each new value of a state (or of a flat join of states) the old one."""

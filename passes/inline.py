@@ -21,6 +21,7 @@ from asg.op import (
     Source,
     View,
 )
+from asg.passes.storage import MAX_BINDING_BYTES, binding_count
 
 MAP_LIMIT = 64  # operations per element that are repeated rather than stored
 OPERAND_LIMIT = 4  # the same inside a contraction's operand, which is read many times
@@ -70,7 +71,9 @@ def is_small_constant(node: Node) -> bool:
     return "value" in node.attrs and not node.inputs and node.type.size == 1
 
 
-def decide(graph: Graph, max_bindings: int = 8) -> Inlining:
+def decide(
+    graph: Graph, max_bindings: int = 8, max_binding_bytes: int = MAX_BINDING_BYTES
+) -> Inlining:
     """Choose the nodes of `graph` that are computed inline.
 
     A kernel for one node alone needs at most `max_bindings`, unless the node's own operands are
@@ -103,7 +106,8 @@ def decide(graph: Graph, max_bindings: int = 8) -> Inlining:
                 continue
         if node in forced or not is_cheap or _replaces_its_load(graph, node, loads):
             result._work.add(node)
-            _limit_loads(result, node, max_bindings - len(node.types))
+            stored = (binding_count(type_.nbytes, max_binding_bytes) for type_ in node.types)
+            _limit_loads(result, node, max_bindings - sum(stored), max_binding_bytes)
     return result
 
 
@@ -129,14 +133,14 @@ def _early_factor(result: Inlining, node: Node) -> Node | None:
     return None
 
 
-def _limit_loads(result: Inlining, node: Node, limit: int) -> None:
+def _limit_loads(result: Inlining, node: Node, limit: int, largest: int) -> None:
     """Store inline operands of `node`, from those with the most loads on, until it loads from at
-    most `limit` buffers."""
+    most `limit` bindings of up to `largest` bytes."""
     makers = {under_views(value).node for value in node.inputs}
     inline = [each for each in makers if isinstance(each.op.kind, Elementwise)]
     inline = [each for each in inline if result.is_inline(each)]
     for each in sorted(inline, key=lambda each: (-len(result._loads[each]), each.serial)):
-        if _buffers(_loads_of(result, node)) <= limit:
+        if _binding_count(_loads_of(result, node), largest) <= limit:
             return
         result._work.add(each)
 
@@ -154,10 +158,18 @@ def _loads_of(result: Inlining, node: Node) -> set[Value]:
     return found
 
 
-def _buffers(loads: set[Value]) -> int:
-    """Return how many buffers hold `loads`, at most: what kernels compute lies in one."""
-    given = sum(is_given(value.node) for value in loads)
-    return given + (given < len(loads))
+def _binding_count(loads: set[Value], largest: int) -> int:
+    """Return how many bindings `loads` need: what kernels compute lies in one buffer, of which
+    one binding can show all if none is large."""
+    given = sum(
+        binding_count(value.type.nbytes, largest) for value in loads if is_given(value.node)
+    )
+    computed = [
+        binding_count(value.type.nbytes, largest) for value in loads if not is_given(value.node)
+    ]
+    if max(computed, default=1) > 1:
+        return given + sum(computed)
+    return given + bool(computed)
 
 
 def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from asg.artefact import Buffer, Copy, Range, Slot
-from asg.errors import InternalError
+from asg.errors import AsgError, InternalError, UnsupportedError
 from asg.graph import Value
 from asg.passes.kernels import FusedKernel, FusionPlan
 
@@ -24,6 +24,7 @@ ALIGNMENT = 256  # WebGPU's default for the offset of a storage binding
 PADDING = 16  # a binding's size, so that a vec4 may be read at its end
 WORD = 4  # bytes of an element
 MAX_BINDINGS = 8  # WebGPU's default for storage buffers in one stage
+MAX_BINDING_BYTES = 128 << 20  # and for the size of one binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class BoundRange:
     """One binding of a dispatch: a range, and where each value begins inside it.
 
     `elements` counts 32-bit elements from the start of the range. Values that share a binding
-    (an in-place pair, a part beside its whole) may differ in element type.
+    (an in-place pair, a part beside its whole) may differ in element type. What is too large for
+    one binding continues in the next ones (`continues`), which hold no values of their own.
     """
 
     range: Range
     access: Literal["read", "read_write"]
     elements: Mapping[Value, int]
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,21 +142,28 @@ def bind(
     places: Mapping[Value, Location],
     is_written_always: Sequence[bool],
     limit: int = MAX_BINDINGS,
+    largest: int = MAX_BINDING_BYTES,
+    names: Mapping[Value, str] | None = None,
 ) -> tuple[BoundRange, ...]:
     """Return the bindings of a kernel, in order of first use.
 
     Overlapping ranges become one binding. A buffer is bound `read` where the kernel writes none
     of it and it is not an arena (`is_written_always`), else `read_write` in all its ranges. If
-    there are more than `limit`, neighbours in one buffer are bound together.
+    there are more than `limit`, neighbours in one buffer are bound together. Of more than
+    `largest` bytes, several bindings follow one another.
 
     Raises:
-        InternalError: the kernel needs more bindings than there are.
+        UnsupportedError: the kernel needs more bindings than there are, for large values.
+        InternalError: it needs them for small ones.
     """
     values = list(dict.fromkeys((*kernel.reads, *kernel.outputs)))
     spans = [_Span.around(value, places[value]) for value in values]
     spans = _merge_overlapping(spans)
-    while len(spans) > limit:
-        spans = _merge_nearest(kernel, spans, limit)
+    while sum(binding_count(span.end - span.start, largest) for span in spans) > limit:
+        merged = _merge_nearest(spans, largest)
+        if merged is None:
+            raise _too_many(kernel, spans, limit, largest, names or {})
+        spans = merged
     written = {places[value].buffer for value in kernel.outputs}
     bound: list[BoundRange] = []
     for span in sorted(spans, key=lambda span: min(map(values.index, span.values))):
@@ -163,10 +173,18 @@ def bind(
             for value in values
             if value in span.values
         }
-        size = span.end - span.start
         access: Literal["read", "read_write"] = "read_write" if is_written else "read"
-        bound.append(BoundRange(Range(span.buffer, span.start, size), access, elements))
+        for start in range(span.start, span.end, largest):
+            size = min(span.end - start, largest)
+            is_first = start == span.start
+            held = elements if is_first else {}
+            bound.append(BoundRange(Range(span.buffer, start, size), access, held, not is_first))
     return tuple(bound)
+
+
+def binding_count(nbytes: int, largest: int = MAX_BINDING_BYTES) -> int:
+    """Return how many bindings hold so many bytes."""
+    return max(1, -(-nbytes // largest))
 
 
 @dataclass(frozen=True)
@@ -204,18 +222,37 @@ def _merge_overlapping(spans: Iterable[_Span]) -> list[_Span]:
     return merged
 
 
-def _merge_nearest(kernel: FusedKernel, spans: list[_Span], limit: int) -> list[_Span]:
-    """Join the two neighbours of one buffer with the least space between them."""
-    pairs = [
-        (right.start - left.end, position)
-        for position, (left, right) in enumerate(pairwise(spans))
-        if left.buffer == right.buffer
-    ]
+def _merge_nearest(spans: list[_Span], largest: int) -> list[_Span] | None:
+    """Join two neighbours of one buffer: of those that save a binding, the nearest."""
+    pairs = []
+    for position, (left, right) in enumerate(pairwise(spans)):
+        apart = [binding_count(span.end - span.start, largest) for span in (left, right)]
+        together = binding_count(right.end - left.start, largest)
+        if left.buffer == right.buffer and together < sum(apart):
+            pairs.append((right.start - left.end, position))
     if not pairs:
-        raise InternalError(
-            f"assign-storage: kernel {kernel.name} needs {len(spans)} bindings, "
-            f"WebGPU offers {limit}"
-        )
+        return None
     position = min(pairs)[1]
     joined = spans[position].join(spans[position + 1])
     return [*spans[:position], joined, *spans[position + 2 :]]
+
+
+def _too_many(
+    kernel: FusedKernel,
+    spans: Sequence[_Span],
+    limit: int,
+    largest: int,
+    names: Mapping[Value, str],
+) -> AsgError:
+    counts = [binding_count(span.end - span.start, largest) for span in spans]
+    first = f"kernel {kernel.name} needs {sum(counts)} bindings, WebGPU offers {limit}"
+    if max(counts) == 1:
+        return InternalError(f"assign-storage: {first}")
+    large = {value for span, count in zip(spans, counts, strict=True) if count > 1
+             for value in span.values}  # fmt: skip
+    lines = [
+        f"  {names.get(value, value.node.op.name)}: {value.type}, {value.type.nbytes:,} bytes"
+        for value in dict.fromkeys((*kernel.reads, *kernel.outputs))
+        if value in large
+    ]
+    return UnsupportedError("\n".join([f"{first}; one holds {largest:,} bytes", *lines]))
