@@ -5,6 +5,10 @@ So each node says how much it may round, and a run in float64 in which every nod
 much shows what becomes of it further on (`asg.yardstick`). What is left then are the constants
 below: how many such disturbed runs, and how far beyond them a result may lie.
 
+`ACCURACY` is a promise in the other direction: how far each function's shader may be from exact
+arithmetic, in units in the last place. `tools/ulp.py` measures it on a device, `docs/numerics.md`
+prints it.
+
 Values that are no floats must be exact, unless a disturbed run changes them too: where the two
 largest elements differ by a rounding, `argmax` may say either.
 """
@@ -27,7 +31,7 @@ from asg.op import (
     Elementwise,
     Gather,
     Join,
-    Kind,
+    Op,
     Reduction,
     Scatter,
     Source,
@@ -65,13 +69,61 @@ class Rounding:
     reason: str
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """How far a function may be from exact arithmetic, in units in the last place of the result.
+
+    `ulp` holds wherever sums, products, quotients and roots are rounded correctly, which sums and
+    products are everywhere. `allowance` is what WGSL lets quotients and roots add elsewhere.
+    `of_operand`: in units in the last place of the largest operand, where the result is smaller:
+    terms cancel, by the function's formula. Results below `least` may be 0, as a factor of theirs
+    is below the least normal number.
+    """
+
+    ulp: float
+    allowance: float = 0.0
+    of_operand: bool = False
+    least: float = TINY
+
+
+_EXACT = Accuracy(0)
+_ROUNDED = Accuracy(0.5)
+
+# Elementwise ops that make floats of floats.
+ACCURACY: Mapping[str, Accuracy] = {
+    **dict.fromkeys(["neg", "abs", "sign", "floor", "ceil", "round", "trunc"], _EXACT),
+    **dict.fromkeys(["maximum", "minimum", "select", "stop_gradient"], _EXACT),
+    **dict.fromkeys(["add", "sub", "mul", "remainder"], _ROUNDED),
+    "div": Accuracy(0.5, 2.0),
+    "reciprocal": Accuracy(0.5, 2.0),
+    "sqrt": Accuracy(0.5, 4.0),
+    "rsqrt": Accuracy(1.5, 0.5),
+    "exp": Accuracy(1.3),
+    "expm1": Accuracy(1.5),
+    "log": Accuracy(1.0),
+    "log1p": Accuracy(1.5),
+    "pow": Accuracy(1.5),
+    "sin": Accuracy(1.6),
+    "cos": Accuracy(1.6),
+    "tan": Accuracy(3.0, 2.0),
+    "tanh": Accuracy(1.3, 2.0),
+    "sigmoid": Accuracy(2.5, 2.0),
+    "erf": Accuracy(1.5),
+}
+
+# Functions made of ops.
+COMPOSED: Mapping[str, Accuracy] = {
+    "square": _ROUNDED,
+    "relu": _EXACT,
+    "silu": Accuracy(3.5, 2.0, least=128 * TINY),
+    "gelu": Accuracy(2.0, of_operand=True),
+    "gelu_tanh": Accuracy(2.0, of_operand=True),
+    "softplus": Accuracy(3.0),
+}
+
 ROUNDING: Mapping[str, Rounding] = {
     "exact": Rounding(0, 0, 0, "moves or compares elements, and computes none"),
     "simple": Rounding(1, 0, 0, "rounds once; less where a driver fuses a product with a sum"),
-    "function": Rounding(
-        8, 0, 8, "a polynomial or a driver's function: WGSL allows a few units in the last place, "
-        "and for exp and log a few of the operand's",
-    ),
     "sum": Rounding(
         1, 4, 0, "terms are added in another order than NumPy's pairwise one; the errors of K "
         "additions grow with sqrt(K)",
@@ -81,13 +133,19 @@ ROUNDING: Mapping[str, Rounding] = {
 }  # fmt: skip
 
 
-def rounding(kind: Kind) -> Rounding:
-    """Return what a node of this kind may add."""
+def rounding(op: Op) -> Rounding:
+    """Return what a node of this op may add."""
+    kind = op.kind
     match kind:
         case View() | Join() | Gather() | Source() | ArgReduction():
             return ROUNDING["exact"]
         case Elementwise():
-            return ROUNDING["simple" if kind.cost <= 1 else "function"]
+            promised = ACCURACY.get(op.name)
+            if promised is None or promised in (_EXACT, _ROUNDED):
+                return ROUNDING["simple"]
+            # A unit in the last place is two EPSILONs of the least number that has it.
+            result = 2.0 * (promised.ulp + promised.allowance)
+            return Rounding(result, 0, 0, "its accuracy, and what WGSL allows beyond")
         case Reduction(Combine.SUM):
             return ROUNDING["sum"]
         case Reduction(Combine.PROD):

@@ -71,7 +71,7 @@ def disturb(
     node: Node, operands: list[Array], results: tuple[Array, ...], noise: np.random.Generator
 ) -> tuple[Array, ...]:
     """Return the results of a node, each float off by what the node may round."""
-    rule = rounding(node.op.kind)
+    rule = rounding(node.op)
     if not (rule.result or rule.terms or rule.operands):
         return results
     if not any(result.dtype.kind == "f" for result in results):
