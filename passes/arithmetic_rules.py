@@ -1,7 +1,8 @@
 """Rewrites of elementwise ops.
 
-What is not here, because it changes meaning: `x * 0` and `x - x` of floats (NaN, infinity), and
-sums or products in another order (rounding). A zero may change its sign.
+What is not here, because it changes meaning: sums or products in another order (rounding). A zero
+may change its sign. `x * 0` and `x - x` of floats are 0 or, where x is infinite or NaN, NaN;
+compilers of shaders fold both to 0, so they are spelt out here by the bits of x.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import numpy as np
 from asg.graph import Node
 from asg.op import Elementwise, Op
 from asg.ops.arithmetic import abs_, add, div, maximum, minimum, mul, neg, sub
-from asg.ops.bits import bitwise_and, bitwise_not, bitwise_or, bitwise_xor
+from asg.ops.bits import bitcast, bitwise_and, bitwise_not, bitwise_or, bitwise_xor
 from asg.ops.convert import cast, cast_
 from asg.ops.elementwise import pow_, reciprocal, rsqrt, sqrt
-from asg.ops.logic import select
+from asg.ops.logic import not_equal, select
 from asg.ops.movement import broadcast
 from asg.passes.fold_constants import known
 from asg.passes.rewriting import (
@@ -164,6 +165,24 @@ def _integer_times_zero(node: Node) -> Captures | None:
     return (operand(node, 1),)
 
 
+def _same_floats(node: Node) -> Captures | None:
+    is_same = node.inputs[0] == node.inputs[1]
+    return (operand(node, 0),) if is_same and node.type.dtype.is_float else None
+
+
+def _float_times_zero(node: Node) -> Captures | None:
+    is_float = node.type.dtype.is_float and is_uniform(node.inputs[1], 0)
+    return (operand(node, 0),) if is_float and known(node.inputs[0]) is None else None
+
+
+def _zero_or_nan(x: Tensor) -> Tensor:
+    """Return 0 where x is finite, NaN elsewhere."""
+    exponent = bitwise_and(bitcast(x, dtype=DType.U32), np.uint32(0x7F800000))
+    is_finite = not_equal(exponent, np.uint32(0x7F800000))
+    result: Tensor = select(is_finite, 0.0, math.nan)
+    return result
+
+
 def _zero(node: Node) -> Tensor:
     return full(0, node.type)
 
@@ -233,6 +252,8 @@ ARITHMETIC: tuple[Rule, ...] = (
     Rule("x * -1 = -x", (mul, div), _right_is(-1), neg),
     Rule("integer x * 0 = 0", (mul,), _integer_times_zero, _itself),
     Rule("integer x - x = 0", (sub, bitwise_xor), _same_integers, _zero),
+    Rule("float x * 0 = 0 or NaN", (mul,), _float_times_zero, _zero_or_nan),
+    Rule("float x - x = 0 or NaN", (sub,), _same_floats, _zero_or_nan),
     Rule("-(-x) = x", (neg, bitwise_not), _twice, _itself),
     Rule("-(x - y) = y - x", (neg,), _difference, lambda x, y: sub(y, x)),
     Rule("x + -y = x - y", (add,), _negated(1), lambda y, x: sub(x, y)),

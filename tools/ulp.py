@@ -73,7 +73,8 @@ class Finding:
 
 
 def _erfc(x: Array) -> Array:
-    return np.vectorize(math.erfc, otypes=[np.float64])(x)
+    result: Array = np.vectorize(math.erfc, otypes=[np.float64])(x)
+    return result
 
 
 def _gelu_tanh(x: Array) -> Array:
@@ -149,7 +150,7 @@ def errors(found: Array, exact: Array, scale: Array, least: float = TINY) -> Arr
         is_same |= np.isnan(found) & np.isnan(rounded)
         bound = np.clip(exact, -LARGEST, LARGEST)
         value = np.clip(found.astype(np.float64), -LARGEST, LARGEST)
-        size = np.clip(np.abs(scale), TINY, LARGEST * (1 - 2.0**-24)).astype(np.float32)
+        size = np.clip(np.abs(scale), TINY, LARGEST / 2).astype(np.float32)
         error = np.abs(value - bound) / np.spacing(size).astype(np.float64)
     is_flushed = (np.abs(exact) < least) & (np.abs(value) <= least)
     error = np.where(is_same | is_flushed, 0.0, error)

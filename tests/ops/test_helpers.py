@@ -1,11 +1,11 @@
-"""The WGSL helpers on a device: accuracy, special values, and that four lanes do as one does."""
+"""The WGSL helpers on a device: special values, and that four lanes do as one does.
+
+How accurate they are is measured in tests/numerics.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,64 +65,6 @@ def _store(letter: str, width: int) -> str:
     return "bitcast<vec4<u32>>(value)" if width == 4 else "bitcast<u32>(value)"
 
 
-def ulps(found: Array, exact: Array) -> Array:
-    """Return the error in units of the last place of the exact value."""
-    with np.errstate(all="ignore"):
-        rounded = exact.astype(np.float32)
-        spacing = np.spacing(np.maximum(np.abs(rounded), np.float32(1.1754944e-38)))
-        error = np.abs(found.astype(np.float64) - exact) / spacing.astype(np.float64)
-    same = (found == rounded) | (np.isnan(found) & np.isnan(rounded))
-    return np.where(same, 0.0, error)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A helper's promise over a range, in units of the last place or absolute."""
-
-    name: str
-    exact: Callable[..., Array]
-    low: float
-    high: float
-    ulp: float = math.inf
-    absolute: float = math.inf
-    logarithmic: bool = False
-
-
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-
-UNARY = [
-    Accuracy("asg_exp", np.exp, -87, 88.7, ulp=1.3),
-    Accuracy("asg_exp", np.exp, -1e-3, 1e-3, ulp=1.3),
-    Accuracy("asg_expm1", np.expm1, -20, 88, ulp=2),
-    Accuracy("asg_expm1", np.expm1, -0.5, 0.5, ulp=2),
-    Accuracy("asg_expm1", np.expm1, 1e-30, 1e-3, ulp=1, logarithmic=True),
-    Accuracy("asg_log", np.log, 1e-37, 3e38, ulp=1, logarithmic=True),
-    Accuracy("asg_log", np.log, 0.9, 1.1, ulp=1),
-    Accuracy("asg_log1p", np.log1p, -0.999, 2, ulp=2),
-    Accuracy("asg_log1p", np.log1p, 1e-30, 1e30, ulp=2, logarithmic=True),
-    Accuracy("asg_tanh", np.tanh, -12, 12, ulp=1.5),
-    Accuracy("asg_tanh", np.tanh, 1e-30, 1, ulp=1.5, logarithmic=True),
-    Accuracy("asg_sigmoid", lambda x: 1 / (1 + np.exp(-x)), -87, 88, ulp=4),
-    Accuracy("asg_erf", _erf, -5, 5, ulp=2),
-    Accuracy("asg_erf", _erf, 1e-30, 1, ulp=2, logarithmic=True),
-    Accuracy("asg_sin", np.sin, -8, 8, absolute=1.2e-7),
-    Accuracy("asg_sin", np.sin, -32768, 32768, absolute=2e-7),
-    Accuracy("asg_sin", np.sin, 1e-30, 0.7, ulp=1, logarithmic=True),
-    Accuracy("asg_cos", np.cos, -8, 8, absolute=1.2e-7),
-    Accuracy("asg_cos", np.cos, -32768, 32768, absolute=2e-7),
-    Accuracy("asg_tan", np.tan, -1.5, 1.5, ulp=5),
-    Accuracy("asg_tan", np.tan, -1000, 1000, ulp=5),
-]
-
-
-@cache
-def _draw(low: float, high: float, logarithmic: bool) -> Array:
-    chance = np.random.default_rng(0)
-    if logarithmic:
-        return np.exp(chance.uniform(math.log(low), math.log(high), _COUNT)).astype(np.float32)
-    return chance.uniform(low, high, _COUNT).astype(np.float32)
-
-
 def _every_helper() -> dict[str, str]:
     """A trivial shader around each helper, for one lane and for four."""
     stems = [path.name.split(".")[0] for path in sorted(HELPERS.glob("*.wgsl.j2"))]
@@ -140,41 +82,6 @@ def test_naga_accepts_every_helper() -> None:
 def test_tint_accepts_every_helper() -> None:
     portable = {name: code for name, code in _every_helper().items() if not is_native(code)}
     assert not {name: fault for name, fault in check_tint(portable).items() if fault}
-
-
-@pytest.mark.device
-@pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize("case", UNARY, ids=lambda case: f"{case.name}[{case.low},{case.high}]")
-def test_accuracy(case: Accuracy, width: int) -> None:
-    x = _draw(case.low, case.high, case.logarithmic)
-    found = run(case.name, "f", "f", [x], width).view(np.float32)
-    with np.errstate(all="ignore"):
-        exact = case.exact(x.astype(np.float64))
-    if case.ulp < math.inf:
-        worst = int(ulps(found, exact).argmax())
-        assert ulps(found, exact)[worst] <= case.ulp, (x[worst], found[worst], exact[worst])
-    assert np.abs(found - exact).max() <= case.absolute
-
-
-POWERS = [
-    ("bases to all powers", (1e-3, 1e3), (-12, 12)),
-    ("near one to high powers", (0.999, 1.001), (-80000, 80000)),
-    ("all bases to small powers", (1e-37, 3e38), (-1, 1)),
-]
-
-
-@pytest.mark.device
-@pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize(("name", "bases", "powers"), POWERS, ids=[case[0] for case in POWERS])
-def test_pow_accuracy(
-    name: str, bases: tuple[float, float], powers: tuple[float, float], width: int
-) -> None:
-    x, y = _draw(*bases, True), _draw(*powers, False)[::-1].copy()
-    with np.errstate(all="ignore"):
-        exact = np.power(x.astype(np.float64), y.astype(np.float64))
-    normal = (np.abs(exact) > 1.2e-38) & (np.abs(exact) < 3.4e38)
-    found = run("asg_pow", "ff", "f", [x, y], width).view(np.float32)
-    assert ulps(found, exact)[normal].max() <= 3
 
 
 _SPECIAL = np.array(
@@ -220,8 +127,7 @@ _SPECIAL = np.array(
     ],
 )
 def test_special_values(name: str, width: int) -> None:
-    x = _SPECIAL[np.abs(_SPECIAL) != 1e30] if name in ("sin", "cos", "tan") else _SPECIAL
-    x = np.resize(x, 16)
+    x = np.resize(_SPECIAL, 16)
     op = TABLE[name]
     with np.errstate(all="ignore"):
         expected = np.asarray(op.numpy(x)).astype(np.float32)
