@@ -36,6 +36,7 @@ from asg.nn.pooling import (
 from asg.ops.attention import HIDDEN, LOWEST, attention
 from asg.ops.bits import threefry2x32
 from asg.ops.losses import cross_entropy as cross_entropy_
+from asg.ops.normalizing import standardize
 from asg.random import random_bits
 from asg.shaping import arange, tri
 from asg.tensor import Tensor, as_tensor, broadcast_shapes
@@ -135,9 +136,7 @@ def layer_norm(
     if tensor.shape[tensor.ndim - len(shape) :] != shape:
         raise ShapeError(f"layer_norm: {tensor.type} does not end in {list(shape)}")
     axes = tuple(range(tensor.ndim - len(shape), tensor.ndim))
-    centred = tensor - functions.mean(tensor, axis=axes, keepdims=True)
-    variance = functions.mean(centred * centred, axis=axes, keepdims=True)
-    result: Tensor = centred * functions.rsqrt(variance + eps)
+    result: Tensor = standardize(tensor, axes=axes, eps=eps)
     if weight is not None:
         result = result * weight
     return result if bias is None else result + bias

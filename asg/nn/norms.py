@@ -14,6 +14,7 @@ from asg.nn import init
 from asg.nn.module import Module
 from asg.nn.parameter import Buffer, Parameter
 from asg.ops.movement import reshape
+from asg.ops.normalizing import moments, standardize
 from asg.shaping import broadcast_to
 from asg.tensor import Tensor, as_tensor
 
@@ -40,17 +41,15 @@ def batch_norm(
             raise AsgError("batch_norm needs running statistics unless it is training")
         centred = tensor - _channels(running_mean, tensor)
         variance = _channels(running_var, tensor)
-        return _scaled(centred, variance, eps, weight, bias)
+        return _affine(centred * functions.rsqrt(variance + eps), weight, bias)
     axes = (0, *range(2, tensor.ndim))
     count = math.prod(tensor.shape[axis] for axis in axes)
     if count < 2:
         raise ShapeError(f"batch_norm needs more than one element per channel, got {tensor.type}")
-    mean = functions.mean(tensor, axis=axes, keepdims=True)
-    centred = tensor - mean
-    variance = functions.mean(centred * centred, axis=axes, keepdims=True)
+    mean, _, variance = moments(tensor, axes)
     _follow(running_mean, mean, momentum)
     _follow(running_var, variance * (count / (count - 1)), momentum)
-    return _scaled(centred, variance, eps, weight, bias)
+    return _affine(standardize(tensor, axes=axes, eps=eps), weight, bias)
 
 
 def _follow(running: Any, batch: Tensor, momentum: Any) -> None:
@@ -68,11 +67,11 @@ def _channels(value: Any, x: Tensor) -> Tensor:
     return broadcast_to(reshape(tensor, shape=(*tensor.shape, *(1,) * (x.ndim - 2))), x.shape)
 
 
-def _scaled(centred: Tensor, variance: Tensor, eps: float, weight: Any, bias: Any) -> Tensor:
-    result: Tensor = centred * functions.rsqrt(variance + eps)
+def _affine(x: Tensor, weight: Any, bias: Any) -> Tensor:
+    """Return `x` times weight [c] plus bias [c], where there are any."""
     if weight is not None:
-        result = result * _channels(weight, centred)
-    return result if bias is None else result + _channels(bias, centred)
+        x = x * _channels(weight, x)
+    return x if bias is None else x + _channels(bias, x)
 
 
 def group_norm(
@@ -89,12 +88,8 @@ def group_norm(
         raise ShapeError(f"group_norm: {num_groups} groups do not divide axis 1 of {tensor.type}")
     inner = math.prod(tensor.shape[1:]) // num_groups
     grouped = reshape(tensor, shape=(tensor.shape[0], num_groups, inner))
-    centred = grouped - functions.mean(grouped, axis=-1, keepdims=True)
-    variance = functions.mean(centred * centred, axis=-1, keepdims=True)
-    result: Tensor = reshape(centred * functions.rsqrt(variance + eps), shape=tensor.shape)
-    if weight is not None:
-        result = result * _channels(weight, tensor)
-    return result if bias is None else result + _channels(bias, tensor)
+    result = reshape(standardize(grouped, axes=(2,), eps=eps), shape=tensor.shape)
+    return _affine(result, weight, bias)
 
 
 def instance_norm(
@@ -116,12 +111,10 @@ def instance_norm(
     if tensor.ndim < 3 or places < 2:
         raise ShapeError(f"instance_norm needs more than one place per channel, got {tensor.type}")
     axes = tuple(range(2, tensor.ndim))
-    mean = functions.mean(tensor, axis=axes, keepdims=True)
-    centred = tensor - mean
-    variance = functions.mean(centred * centred, axis=axes, keepdims=True)
+    mean, _, variance = moments(tensor, axes)
     _follow(running_mean, functions.mean(mean, axis=0), momentum)
     _follow(running_var, functions.mean(variance, axis=0) * (places / (places - 1)), momentum)
-    return _scaled(centred, variance, eps, weight, bias)
+    return _affine(standardize(tensor, axes=axes, eps=eps), weight, bias)
 
 
 def rms_norm(

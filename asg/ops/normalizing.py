@@ -1,11 +1,12 @@
-"""Softmax and its logarithm: kept whole until gradients are taken.
+"""Softmax, its logarithm and standardisation: kept whole until gradients are taken.
 
-Both gradients need the result only, so that nothing else is kept for the backward pass and
-forward and backward become one row kernel each.
+The gradients need little but the result, so that little is kept for the backward pass, and forward
+and backward become one row kernel each.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy as np
 from asg.errors import ShapeError
 from asg.graph import Attrs
 from asg.op import Array, BadSample, Composite, Example, Op, Sample
-from asg.ops.arithmetic import div, mul, sub
-from asg.ops.elementwise import exp, log
+from asg.ops.arithmetic import add, div, mul, sub
+from asg.ops.elementwise import exp, log, rsqrt
 from asg.ops.movement import broadcast, reshape
 from asg.ops.reduction import reduce_max, reduce_sum
-from asg.ops.rules import FLOAT, accept, check_axis, expect
+from asg.ops.rules import FLOAT, accept, check_axes, check_axis, expect
 from asg.tensor import Tensor
 from asg.types import Shape, TensorType
 
@@ -126,4 +127,77 @@ log_softmax = Op(
     ],
 )
 
-OPS = (softmax, log_softmax)
+
+def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean, `x` less its mean, and the mean of that squared; the axes are kept as 1."""
+    count = math.prod(x.shape[axis] for axis in axes)
+    ones = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+
+    def mean(values: Tensor) -> Tensor:
+        return mul(reshape(reduce_sum(values, axes=axes), shape=ones), 1.0 / count)  # type: ignore[no-any-return]
+
+    middle = mean(x)
+    centred: Tensor = sub(x, broadcast(middle, shape=x.shape))
+    return middle, centred, mean(mul(centred, centred))
+
+
+def _standardize(attrs: Attrs, x: Tensor) -> Tensor:
+    if x.size == 0:
+        return x
+    _, centred, variance = moments(x, attrs["axes"])
+    result: Tensor = mul(centred, broadcast(rsqrt(add(variance, attrs["eps"])), shape=x.shape))
+    return result
+
+
+def _standardize_numpy(x: Array, axes: tuple[int, ...], eps: float) -> Any:
+    if x.size == 0:
+        return x
+    centred = x - x.mean(axes, keepdims=True)
+    return centred / np.sqrt((centred * centred).mean(axes, keepdims=True) + x.dtype.type(eps))
+
+
+def _standardize_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor | None]:
+    """dx = (g - mean(g) - y * mean(g * y)) / sqrt(var + eps); the variance is that of the forward
+    pass, since equal nodes are one."""
+    if x.size == 0:
+        return [g]
+    axes = node.attrs["axes"]
+    _, _, variance = moments(x, axes)
+    _, without_mean, _ = moments(g, axes)
+    along, _, _ = moments(mul(g, node), axes)
+    rest = sub(without_mean, mul(node, broadcast(along, shape=x.shape)))
+    return [mul(rest, broadcast(rsqrt(add(variance, node.attrs["eps"])), shape=x.shape))]
+
+
+def _standardize_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    expect(types, 1)
+    accept(types[0], FLOAT)
+    if check_axes(attrs["axes"], types[0].shape) != tuple(attrs["axes"]):
+        raise ShapeError(f"axes ascend from 0, got {attrs['axes']}")
+    return types[0]
+
+
+standardize = Op(
+    name="standardize",
+    doc="`(x - mean) / sqrt(var + eps)` with the mean and the variance along `axes`.",
+    kind=Composite(_standardize),
+    shape=_standardize_rule,
+    numpy=_standardize_numpy,
+    grad=_standardize_grad,
+    examples=[
+        Example([[[1.0, 3.0], [5.0, 5.0]]], [[-0.5, 0.5], [0.0, 0.0]], {"axes": (1,), "eps": 3.0})
+    ],
+    samples=[
+        Sample(["f32[3, 5]"], {"axes": (1,), "eps": 1e-3}),
+        Sample(["f32[4, 3, 2]"], {"axes": (0, 2), "eps": 1e-5}, low=-30, high=30),
+        Sample(["f32[7]"], {"axes": (0,), "eps": 0.1}),
+        Sample(["f32[2, 0]"], {"axes": (1,), "eps": 1e-5}),
+    ],
+    errors=[
+        BadSample(["i32[3]"], "standardize: needs a float input", {"axes": (0,), "eps": 0.1}),
+        BadSample(["f32[3]"], "standardize: axis 1 is out of range", {"axes": (1,), "eps": 0.1}),
+        BadSample(["f32[3]"], "axes ascend from 0", {"axes": (-1,), "eps": 0.1}),
+    ],
+)
+
+OPS = (softmax, log_softmax, standardize)
