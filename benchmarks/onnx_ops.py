@@ -116,7 +116,9 @@ class OnnxOps:
         raise NotImplementedError("ONNX files are run, not trained")
 
 
-def onnx_model(workload: workloads.Workload, arrays: Mapping[str, Array]) -> ModelProto:
+def onnx_model(
+    workload: workloads.Workload, arrays: Mapping[str, Array], opset: int = OPSET
+) -> ModelProto:
     """Return a workload as a model; its result is `y`, its weights are initializers."""
     ops = OnnxOps()
     tensors = {
@@ -125,7 +127,9 @@ def onnx_model(workload: workloads.Workload, arrays: Mapping[str, Array]) -> Mod
         for name, each in arrays.items()
     }  # fmt: skip
     result = workload.run(ops, tensors)
-    ops.nodes.append(helper.make_node("Identity", [result.name], ["y"]))
+    for node in ops.nodes:
+        for names in (node.input, node.output):
+            names[:] = ["y" if name == result.name else name for name in names]
     kinds = {"f": TensorProto.FLOAT, "i": TensorProto.INT32}
     inputs = [
         helper.make_tensor_value_info(name, kinds[each.dtype.kind], each.shape)
@@ -134,5 +138,5 @@ def onnx_model(workload: workloads.Workload, arrays: Mapping[str, Array]) -> Mod
     ]
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, result.shape)
     graph = helper.make_graph(ops.nodes, workload.name, inputs, [output], ops.initializers)
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", opset)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)

@@ -14,6 +14,8 @@ import workloads
 from onnx_ops import onnx_model
 from protocol import Facts, serve
 
+OPSET = 13  # it refuses later ones
+
 
 class Operation:
     """Something computed once."""
@@ -24,8 +26,8 @@ class Operation:
     def prepare(self) -> Facts:
         arrays = self.workload.arrays()
         start = time.perf_counter()
-        model = onnx_model(self.workload, arrays)
-        self.session = wonnx.Session.from_bytes(model.SerializeToString())
+        model = onnx_model(self.workload, arrays, OPSET)
+        self.session = guarded(wonnx.Session.from_bytes, model.SerializeToString())
         self.given = {
             name: each.ravel().tolist()
             for name, each in arrays.items()
@@ -38,10 +40,24 @@ class Operation:
         return {"first_s": first, "error": self.workload.check(answer), "kernels": 0}
 
     def run(self) -> Any:
-        return self.session.run(self.given)["y"]
+        return guarded(self.session.run, self.given)["y"]
 
     def step(self) -> None:
         self.run()
+
+
+def guarded(function: Any, *arguments: Any) -> Any:
+    """Call into Rust, whose panics would end the process.
+
+    Raises:
+        RuntimeError: it panicked.
+    """
+    try:
+        return function(*arguments)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as panic:
+        raise RuntimeError(f"wonnx panicked: {panic}") from panic
 
 
 def describe() -> Facts:

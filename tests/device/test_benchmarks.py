@@ -1,0 +1,50 @@
+"""The scripts of benchmarks/ that need nobody else's software run, in small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.imports import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_compile_speed(tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    run(
+        "compile_speed.py", "--only", "wide", "--nodes", "60", "--nodes", "120", "--json", str(path)
+    )
+    small, large = json.loads(path.read_text())
+    assert small["nodes"] < large["nodes"]
+    assert set(small) == set(large) >= {"build", "passes", "fusion", "order", "memory", "codegen"}
+
+
+@pytest.mark.soak
+@pytest.mark.device
+@pytest.mark.parametrize("schedule", ["cpu", "gpu"])
+def test_the_script_for_graphics_cards(schedule: str, tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    run("gpu.py", "--quick", "--schedule", schedule, "--json", str(path))
+    results = json.loads(path.read_text())
+    assert list(results) == [
+        "adapter", "arithmetic", "bandwidth", "dispatching", "products", "operations", "models",
+    ]  # fmt: skip
+    product = results["products"]["matmul_96"]
+    assert product["rank_of_first_choice"] >= 1
+    assert len(product["gflops"]) > 1
