@@ -16,6 +16,7 @@ from asg.graph import Attrs, Graph, Node, Value, rewrite
 from asg.ops.convolution import convolution, patches, product
 from asg.ops.movement import permute, reshape
 from asg.ops.reduction import reduce_sum
+from asg.passes.winograd import winograd
 from asg.tensor import Tensor
 
 Form = Callable[[Attrs, Tensor, Tensor], Tensor | None]
@@ -84,4 +85,4 @@ def joint_product(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
     return turned
 
 
-FORMS: tuple[Form, ...] = (grouped_sums, joint_product)
+FORMS: tuple[Form, ...] = (grouped_sums, winograd, joint_product)

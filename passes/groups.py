@@ -73,6 +73,10 @@ class Grouping:
             self.partners.setdefault(product, []).append(rider)
         self.kept = self._kept()
         self.replaces = self._replaced_states()
+        self.join_of: dict[Value, Node] = {}
+        for node in self.graph.nodes:
+            for value in node.inputs if is_pack(node) else ():
+                self.join_of.setdefault(member_base(value), node)
 
     def _reads_of(self, node: Node) -> Reads:
         """Return base values and positions: over `i` for maps, `row` and `k` for reductions."""
@@ -210,16 +214,20 @@ class Grouping:
         return self.relation(node, base, space, level) == owner.levels.get(base.node, level)
 
     def _bindings(self, nodes: list[Node]) -> int:
-        """Count operands and results; a state and what it becomes share one binding."""
+        """Count operands and results; a state and what it becomes share one binding, and so do
+        members of a flat join."""
         reads = self.external_reads(nodes)
         outputs = self.outputs(nodes)
         shared = [value for value in outputs if self.replaces.get(value) in reads]
+        # Members of a flat join lie side by side, in what binds the join.
+        joins = {self.join_of[value]: None for value in outputs if value in self.join_of}
+        alone = [value for value in outputs if value not in self.join_of]
 
         def count(values: list[Value]) -> int:
             each = (binding_count(value.type.nbytes, self.max_binding_bytes) for value in values)
             return sum(each)
 
-        return count(reads) + count(outputs) - count(shared)
+        return count(reads) + count(alone) + count([Value(node) for node in joins]) - count(shared)
 
     def _replaced_states(self) -> dict[Value, Value]:
         """Return for each new value of a state (or of a flat join of states) the old one."""

@@ -1,0 +1,158 @@
+"""Winograd's minimal filtering F(2x2, 3x3): a 3x3 convolution with 2.25 times fewer products.
+
+Four results of a tile come of sixteen products: Y = Aᵀ [(G g Gᵀ) * (Bᵀ d B)] A, where d is a 4x4
+tile of the image and g a kernel (Lavin and Gray, Fast Algorithms for Convolutional Neural
+Networks, 2015, section 4.1). Summed over channels, the sixteen are matrix products. The matrices
+A and B hold 0, 1 and -1: their products are a few sums, spelt out here.
+"""
+
+from __future__ import annotations
+
+from asg.graph import Attrs
+from asg.ops.arithmetic import add, mul, sub
+from asg.ops.join import pack
+from asg.ops.linear import matmul_
+from asg.ops.movement import broadcast, pad, permute, reshape, slice_
+from asg.ops.sources import constant, iota
+from asg.ops.windows import windows
+from asg.tensor import Tensor
+from asg.types import Shape
+
+TILE, PATCH, KERNEL = 2, 4, 3  # results, image elements and kernel elements along an axis
+CHANNELS, PLACES = 16, 64  # below, transforming costs more than it saves
+MOST_BYTES = 96 << 20  # of what is transformed, which is four times the image; a kernel binds it
+
+
+def winograd(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
+    """Spell a convolution out over tiles of four results, where that pays."""
+    if not _fits(attrs, x, w):
+        return None
+    (images, channels), out = x.shape[:2], w.shape[0]
+    sizes = [
+        size + low + high - KERNEL + 1
+        for size, (low, high) in zip(x.shape[2:], attrs["padding"], strict=True)
+    ]
+    tiles = tuple(-(-size // TILE) for size in sizes)
+    found = _image_tiles(x, attrs["padding"], tiles)
+    columns = reshape(found, shape=(PATCH**2, images, channels, tiles[0] * tiles[1]))
+    rows = reshape(_kernel_tiles(w), shape=(PATCH**2, 1, out, channels))
+    rows = broadcast(rows, shape=(PATCH**2, images, out, channels))
+    products = reshape(matmul_(rows, columns), shape=(PATCH, PATCH, images, out, *tiles))
+    return _results(products, tuple(sizes))
+
+
+def _fits(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
+    if w.shape[2:] != (KERNEL, KERNEL) or attrs["groups"] != 1 or min(w.shape[:2]) < CHANNELS:
+        return False
+    if any(step != 1 for name in ("strides", "dilation", "lhs_dilation") for step in attrs[name]):
+        return False
+    places = x.shape[0] * x.shape[2] * x.shape[3]
+    nbytes = 4 * places * max(w.shape[:2]) * x.dtype.numpy.itemsize
+    return places >= PLACES and nbytes <= MOST_BYTES
+
+
+def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[int, ...]) -> Tensor:
+    """Return Bᵀ d B of every tile: [16, n, c, *tiles], flat."""
+    high = [
+        low + TILE * count + PATCH - TILE - size - low
+        for count, size, (low, _) in zip(tiles, x.shape[2:], padding, strict=True)
+    ]
+    lows = [low for low, _ in padding]
+    ends = [end - low for end, low in zip(high, lows, strict=True)]
+    whole = pad(x, low=(0, 0, *lows), high=(0, 0, *ends), fill=0.0)
+    found = windows(whole, sizes=(PATCH, PATCH), strides=(TILE, TILE), dilation=(1, 1))
+    lead = found.ndim - 2
+    patch = [[_at(found, lead, i, j) for j in range(PATCH)] for i in range(PATCH)]
+    half = [_image_axis([patch[i][j] for i in range(PATCH)]) for j in range(PATCH)]
+    members = [
+        part for i in range(PATCH) for part in _image_axis([half[j][i] for j in range(PATCH)])
+    ]
+    return _stacked(members)
+
+
+def _image_axis(d: list[Tensor]) -> list[Tensor]:
+    """Return Bᵀ d along an axis."""
+    return [sub(d[0], d[2]), add(d[1], d[2]), sub(d[2], d[1]), sub(d[1], d[3])]
+
+
+def _kernel_tiles(w: Tensor) -> Tensor:
+    """Return G g Gᵀ of every kernel: [16, o, c], flat."""
+    taps = [[_at(w, 2, i, j) for j in range(KERNEL)] for i in range(KERNEL)]
+    half = [_kernel_axis([taps[i][j] for i in range(KERNEL)]) for j in range(KERNEL)]
+    members = [
+        part for i in range(PATCH) for part in _kernel_axis([half[j][i] for j in range(KERNEL)])
+    ]
+    return _stacked(members)
+
+
+def _kernel_axis(g: list[Tensor]) -> list[Tensor]:
+    """Return G g along an axis."""
+    outer, half = add(g[0], g[2]), constant(0.5)
+    return [g[0], mul(add(outer, g[1]), half), mul(sub(outer, g[1]), half), g[2]]
+
+
+def _results(products: Tensor, sizes: Shape) -> Tensor:
+    """Return Aᵀ m A of every tile, where the results lie: [n, o, *sizes].
+
+    Along an axis these are m1 + m2 + m0 and m1 - m2 - m3: one expression with a sign, and with
+    every third product. Views come first, so that the sums are one kernel over the results.
+    """
+    rows = [[_spread(products, sizes, i, j) for j in range(3)] for i in range(3)]
+    sign_of_row, sign_of_column = _sign(products, sizes, 0), _sign(products, sizes, 1)
+    sums = [add(first, mul(sign_of_column, add(second, outer))) for first, second, outer in rows]
+    result: Tensor = add(sums[0], mul(sign_of_row, add(sums[1], sums[2])))
+    return result
+
+
+_PARTS = ((1, 2, 1), (2, 3, 1), (0, 4, 3))  # m1, m2, and m0 with m3
+
+
+def _spread(products: Tensor, sizes: Shape, i: int, j: int) -> Tensor:
+    """Return a part of the products along either axis, for every result."""
+    (first, end, step), (other_first, other_end, other_step) = _PARTS[i], _PARTS[j]
+    lead = products.shape[2:]
+    cut = slice_(
+        products,
+        starts=(first, other_first, *(0 for _ in lead)),
+        stops=(end, other_end, *lead),
+        steps=(step, other_step, *(1 for _ in lead)),
+    )
+    return _interleaved(broadcast(cut, shape=(TILE, TILE, *lead)), sizes)
+
+
+def _sign(products: Tensor, sizes: Shape, axis: int) -> Tensor:
+    """Return 1 for a tile's first result along an axis, -1 for the second."""
+    shape = (TILE, TILE, *products.shape[2:])
+    position = _interleaved(iota(shape=shape, axis=axis, dtype=products.dtype), sizes)
+    result: Tensor = sub(1.0, mul(2.0, position))
+    return result
+
+
+def _interleaved(x: Tensor, sizes: Shape) -> Tensor:
+    """Return [2, 2, n, o, *tiles] as [n, o, *sizes]; the last tiles may stand over."""
+    _, _, images, out, down, across = x.shape
+    turned = permute(x, axes=(2, 3, 4, 0, 5, 1))
+    result: Tensor = reshape(turned, shape=(images, out, TILE * down, TILE * across))
+    if result.shape[2:] != sizes:
+        stops = (images, out, *sizes)
+        result = slice_(result, starts=(0, 0, 0, 0), stops=stops, steps=(1, 1, 1, 1))
+    return result
+
+
+def _at(x: Tensor, lead: int, i: int, j: int) -> Tensor:
+    """Return element i, j of the last two axes, which go."""
+    cut = slice_(
+        x,
+        starts=(*(0,) * lead, i, j),
+        stops=(*x.shape[:lead], i + 1, j + 1),
+        steps=(1,) * x.ndim,
+    )
+    result: Tensor = reshape(cut, shape=x.shape[:lead])
+    return result
+
+
+def _stacked(members: list[Tensor]) -> Tensor:
+    size = members[0].size
+    offsets = tuple(size * position for position in range(len(members)))
+    result: Tensor = pack(*members, offsets=offsets, total=size * len(members))
+    return result
