@@ -218,10 +218,10 @@ class Grouping:
         members of a flat join."""
         reads = self.external_reads(nodes)
         outputs = self.outputs(nodes)
-        shared = [value for value in outputs if self.replaces.get(value) in reads]
         # Members of a flat join lie side by side, in what binds the join.
         joins = {self.join_of[value]: None for value in outputs if value in self.join_of}
         alone = [value for value in outputs if value not in self.join_of]
+        shared = [value for value in alone if self.replaces.get(value) in reads]
 
         def count(values: list[Value]) -> int:
             each = (binding_count(value.type.nbytes, self.max_binding_bytes) for value in values)
