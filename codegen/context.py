@@ -95,16 +95,18 @@ def write(
     features: Sequence[str] = (),
     subgroup_size: int = 0,
     wide: bool = False,
+    turns: bool = False,
 ) -> Variant:
     """Render a kernel: `body` writes statements and returns the template's other holes.
 
     It runs twice. The first time tells which bindings are read four elements at a time and so
     become arrays of vec4; with `wide`, of pairs of 64-bit words where nothing else is read.
+    With `turns`, operands that are read across are loaded in vec4s and turned (`Emitter.turns`).
     """
     bindings, places = context.bindings()
     loads = {value: places[value] for value in context.kernel.reads}
     stores = {value: places[value] for value in context.kernel.outputs}
-    body(Emitter(loads, stores, context.names, lane))
+    body(Emitter(loads, stores, context.names, lane, turns))
     aligned = {
         place.binding.name: all(
             other.offset % 4 == 0 for other in places.values() if other.binding is place.binding
@@ -119,7 +121,7 @@ def write(
         binding.calls.clear()
     if any(binding.is_wide for binding in bindings):
         features = (*features, WIDE_FEATURE)
-    emitter = Emitter(loads, stores, context.names, lane)
+    emitter = Emitter(loads, stores, context.names, lane, turns)
     holes = body(emitter)
     text = render(
         template,

@@ -61,18 +61,24 @@ class Emitter:
         bound: values that the kernel holds in variables, whatever the coordinates.
         names: readable names of values.
         lane: the variable that runs over a vec4's lanes, if the kernel has one.
+        turns: whether four lanes that lie in four aligned vec4s, all at the same place, are
+            picked from these; other rows of the kernel's block pick the rest.
+        crossed: positions of loads whose lanes are no neighbours.
     """
 
     places: Mapping[Value, Place]
     targets: Mapping[Value, Place]
     names: Mapping[Value, str]
     lane: Var | None = None
+    turns: bool = False
+    crossed: list[Index] = field(default_factory=list)
     bound: dict[Value, Operand] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     helpers: dict[str, None] = field(default_factory=dict)
     _memo: dict[tuple[Value, Coordinates], Operand] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _rows: dict[tuple[str, int], Operand] = field(default_factory=dict)
+    _quads: dict[tuple[Value, Index], str] = field(default_factory=dict)
     _outer: Emitter | None = None
     _loop: tuple[Var, ...] = ()
 
@@ -87,12 +93,15 @@ class Emitter:
             self.targets,
             self.names,
             self.lane,
+            self.turns,
+            self.crossed,
             dict(self.bound),
             [],
             self.helpers,
             dict(self._memo),
             self._counts,
             dict(self._rows),
+            dict(self._quads),
             self if loop else None,
             loop,
         )
@@ -416,13 +425,16 @@ class Emitter:
             return Operand(self.let(stem, text), 1, value.type.dtype)
         base = self._without_lane(position) if step is not None else position
         is_aligned = step == 1 and (base % LANES) == ZERO
-        place.binding.count(is_aligned)
+        if not is_aligned:
+            self.crossed.append(position)
+        turn = self._turn(position) if self.turns and not is_aligned else None
+        place.binding.count(is_aligned or turn is not None)
         if is_aligned and place.binding.is_vector:
-            quad = in_range(base, place, value) // LANES
-            text = place.binding.read(self.index(quad))
-            if place.binding.is_wide:
-                text = f"{self.call('asg_unpack', 1)}({text})"
-            text = loaded(text, place.binding, value, LANES)
+            return Operand(self._quad(value, base), LANES, value.type.dtype)
+        if turn is not None and place.binding.is_vector:
+            quads = [self._quad(value, self._at_lane(position, n) - turn) for n in range(LANES)]
+            lanes = ", ".join(f"{quad}.{'xyzw'[turn]}" for quad in quads)
+            text = f"{VECTOR[value.type.dtype]}({lanes})"
             return Operand(self.let(stem, text), LANES, value.type.dtype)
         parts = []
         for lane in range(LANES):
@@ -431,6 +443,24 @@ class Emitter:
             parts.append(loaded(element, place.binding, value, 1))
         text = f"{VECTOR[value.type.dtype]}({', '.join(parts)})"
         return Operand(self.let(stem, text), LANES, value.type.dtype)
+
+    def _quad(self, value: Value, position: Index) -> str:
+        """Write the load of four aligned neighbours, unless it is there; return its name."""
+        place = self.places[value]
+        if (value, position) not in self._quads:
+            quad = in_range(position, place, value) // LANES
+            text = place.binding.read(self.index(quad))
+            if place.binding.is_wide:
+                text = f"{self.call('asg_unpack', 1)}({text})"
+            text = loaded(text, place.binding, value, LANES)
+            self._quads[value, position] = self.let(self.names[value], text)
+        return self._quads[value, position]
+
+    def _turn(self, position: Index) -> int | None:
+        """Return the place inside their vec4s that all four lanes have, if it is the same."""
+        places = {self._at_lane(position, lane) % LANES for lane in range(LANES)}
+        (place, *others) = places
+        return None if others or not place.is_const else place.const
 
     def _by_lane(self, value: Value, coordinates: Coordinates) -> Operand:
         """Compute each lane for itself and put them together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from asg.artefact import Variant
+from asg.codegen.block_map import block_axis, block_variant
 from asg.codegen.context import KernelContext, grid_for, with_wide, write
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, lane_variable
@@ -23,6 +24,10 @@ def map_variants(context: KernelContext) -> tuple[Variant, ...]:
     processor an invocation computes several items that follow each other, so that it uses whole
     cache lines; on a graphics card one, so that neighbouring invocations do.
     """
+    axis = block_axis(context) if context.target.family == "cpu" else None
+    if axis is not None:
+        tall = _cost(context) <= CHEAP
+        return with_wide(context, lambda wide: block_variant(context, axis, tall, wide))
     return with_wide(context, lambda wide: _write(context, wide))
 
 
@@ -61,6 +66,9 @@ def _items(context: KernelContext, count: int) -> int:
     """Return how many items an invocation computes: 1, 2 or 4."""
     if context.target.family != "cpu":
         return 1
-    cost = sum(element_cost(node) for node in context.kernel.nodes)
-    most = 4 if cost <= CHEAP else 1
+    most = 4 if _cost(context) <= CHEAP else 1
     return next(n for n in (4, 2, 1) if n <= most and (n == 1 or count >= n * ENOUGH_THREADS))
+
+
+def _cost(context: KernelContext) -> int:
+    return sum(element_cost(node) for node in context.kernel.nodes)

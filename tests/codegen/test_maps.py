@@ -89,3 +89,47 @@ def test_small_maps_have_one_variant() -> None:
         each for _, each in artefacts(asg.graph(outputs={"y": asg.input("x", (64,)) + 1.0}), CPU)
     ]
     assert [kernel.variants[0].features for kernel in artefact.kernels.values()] == [()]
+
+
+PERMUTED = [
+    # one tile and several; blocks of 16 rows and of 4; sizes that no block fits
+    ((64, 64), (1, 0)), ((128, 256), (1, 0)), ((132, 68), (1, 0)), ((63, 68), (1, 0)),
+    ((68, 63), (1, 0)), ((3, 64, 48), (0, 2, 1)), ((3, 64, 48), (2, 1, 0)),
+    ((2, 16, 9, 48), (0, 2, 3, 1)), ((16, 48, 5, 4), (3, 2, 1, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("shape", "axes"), PERMUTED, ids=str)
+def test_operands_read_across(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    x, mask = asg.input("x", shape), asg.input("mask", shape, "bool")
+    result = tuple(shape[axis] for axis in axes)
+    other, row = asg.input("other", result), asg.input("row", result[-1:])
+    turned, chosen = x.permute(*axes), mask.permute(*axes)
+    graph = asg.graph(
+        outputs={"y": turned * row + other, "z": functions.where(chosen, other, turned)}
+    )
+    inputs = {
+        "x": _draw(*shape),
+        "mask": _draw(*shape) > 0,
+        "other": _draw(*result),
+        "row": _draw(result[-1]),
+    }
+    _expect(graph, inputs, 2)
+
+
+@pytest.mark.device
+def test_a_part_read_across() -> None:
+    """Slices begin inside a vec4, and a pad reads beyond the operand."""
+    x = asg.input("x", (80, 72))
+    sliced = functions.pad(x[3:67, 5:69].T, ((0, 0), (4, 4)), 2.0)
+    graph = asg.graph(outputs={"y": sliced + 1.0, "z": x[4:68, 4:68].T * 2.0})
+    _expect(graph, {"x": _draw(80, 72)}, 2)
+
+
+def test_transpositions_are_blocks() -> None:
+    graph = asg.graph(outputs={"y": asg.input("x", (256, 128)).T * 2.0})
+    kernels = [kernel for _, each in artefacts(graph, CPU) for kernel in each.kernels.values()]
+    assert [kernel.variants[0].schedule for kernel in kernels] == [
+        "16 x 4 elements per invocation, workgroup 64"
+    ] * 2
