@@ -30,7 +30,7 @@ from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES, Operand
 from asg.graph import Node, Value
 from asg.index import Index, flatten, unflatten, variable
-from asg.passes.schedule_contract import ContractProblem, ContractSchedule
+from asg.passes.schedule_contract import QUAD_BYTES, ContractProblem, ContractSchedule
 from asg.types import DType
 
 
@@ -67,7 +67,7 @@ class Tiling:
         down = -(-self.problem.rows // rows)
         across = -(-self.problem.columns // columns)
         tile = variable("tile", self.problem.batch * down * across)
-        if self.schedule.family == "register":
+        if self.schedule.family in ("register", "sliced"):
             column = bind(emitter, "tile_column", tile % across)
             tile_row = bind(emitter, "tile_row", tile // across % down)
         else:
@@ -120,6 +120,8 @@ def _variant(tiling: Tiling) -> Variant:
             return _shuffle(tiling)
         case "staged":
             return _staged(tiling)
+        case "sliced":
+            return _sliced(tiling)
         case family:
             assert_never(family)
 
@@ -177,6 +179,50 @@ def _register(tiling: Tiling) -> Variant:
     return write(
         tiling.context, template, body, LANE, grid, schedule=str(schedule), wide=schedule.is_wide
     )
+
+
+def _sliced(tiling: Tiling) -> Variant:
+    """Write the family `sliced`: invocations share a tile, each has a slice of the inner axis."""
+    schedule = tiling.schedule
+    if len(tiling.context.kernel.anchors) > 1:  # sums over operands would be slices as well
+        return _register(replace(tiling, schedule=replace(schedule, family="register", slices=1)))
+    slices, workgroup = schedule.slices, schedule.workgroup
+    members = workgroup // slices
+    count = tiling.tiles(schedule.columns, schedule.rows)
+    grid = grid_for(-(-count // members))
+    # Neighbours read neighbours: along the inner axis slices lie side by side, else tiles do.
+    along_inner = tiling.columns.along_inner
+    places = (f"thread % {slices}u", f"thread / {slices}u")
+    if not along_inner:
+        places = (f"thread / {members}u", f"thread % {members}u")
+
+    def body(emitter: Emitter) -> Mapping[str, object]:
+        place = tiling.place(emitter, schedule.columns, schedule.rows)
+        loop = Loop(emitter, place.batch, tiling.rows, tiling.columns, schedule.inner_steps)
+        quads = [place.quad + j for j in range(schedule.columns // LANES)]
+        rows = loop.row_vectors(place.row, schedule.rows)
+        columns = loop.column_matrices(quads)
+        return {
+            "setup": emitter.take(),
+            **loop.holes(rows, columns),
+            **tiling.riders().holes(),
+            **epilogue(emitter, tiling, place, stride=1),
+            "first_trip": "slice",
+            "next_trip": f"k += {slices}u",
+            "slice": places[0],
+            "member": places[1],
+            "stride": 1 if along_inner else members,
+            "slices": slices,
+            "parts": schedule.workgroup_bytes // QUAD_BYTES,
+            "count": count,
+            "last": max(count - 1, 0),
+            "group_tiles": members,
+            "groups_x": grid[0],
+            "workgroup": workgroup,
+        }
+
+    template = "contract_sliced.wgsl.j2"
+    return write(tiling.context, template, body, LANE, grid, schedule=str(schedule))
 
 
 def _shuffle(tiling: Tiling) -> Variant:

@@ -182,6 +182,8 @@ def loop_holes(
         "loads": loads,
         "steps": steps,
         "trips": trips,
+        "first_trip": "0u",
+        "next_trip": "k++",
     }
 
 

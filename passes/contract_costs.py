@@ -61,7 +61,10 @@ class StagedCosts:
         stage: copying a stage there, with its two barriers.
         start: a tile's beginning and end.
         cores: of a big device.
-        invocations: fewer leave a core waiting for memory.
+        invocations: fewer leave a core waiting for numbers.
+        streams: invocations of a core that keep memory busy where nothing is read twice.
+        slices: invocations that may share a tile then.
+        slice_steps: inner steps of a slice, at least.
     """
 
     tiles: tuple[tuple[int, int, int, Literal[1, 4], int], ...] = (
@@ -76,6 +79,9 @@ class StagedCosts:
     start: int = 500
     cores: int = 128
     invocations: int = 128
+    streams: int = 256
+    slices: tuple[int, ...] = (8, 32)
+    slice_steps: int = 16
 
 
 SHUFFLE = ShuffleCosts()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from asg.passes.contract_costs import CANDIDATES, SHUFFLE, STAGED
 
-Family = Literal["shuffle", "register", "staged"]
+Family = Literal["shuffle", "register", "staged", "sliced"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,15 @@ class ContractSchedule:
     Attributes:
         family: the template. `register`: an invocation owns a tile and shares nothing.
             `shuffle`: a subgroup of eight owns a tile. `staged`: a workgroup owns a tile and
-            keeps parts of both operands in its memory.
+            keeps parts of both operands in its memory. `sliced`: invocations of a workgroup have
+            slices of the inner axis and add up what they got.
         rows, columns: the sums that one invocation holds; columns are a multiple of four. In
             `shuffle` all eight invocations share the same rows.
         workgroup: invocations in a workgroup.
         inner_steps: steps along the inner axis in a trip of the loop.
         depth: inner steps that `staged` keeps at a time.
         is_transposed: the tile's rows run along the result's last axis.
+        slices: invocations that share a tile in `sliced`.
         is_wide: loads take two numbers as one of 64 bits, which browsers don't have.
     """
 
@@ -51,6 +53,7 @@ class ContractSchedule:
     depth: int = 0
     is_transposed: bool = False
     is_wide: bool = False
+    slices: int = 1
 
     @property
     def is_portable(self) -> bool:
@@ -60,9 +63,11 @@ class ContractSchedule:
     @property
     def workgroup_bytes(self) -> int:
         """Memory of a workgroup, at most: quads of both tiles, lines a quad longer than needed."""
+        if self.family == "sliced":
+            return self.rows * self.columns // _QUAD * self.workgroup * QUAD_BYTES
         across, down = self.threads
         size = down * self.rows + across * self.columns
-        return size * (self.depth // _QUAD + 1) * 16 if self.depth else 0
+        return size * (self.depth // _QUAD + 1) * QUAD_BYTES if self.depth else 0
 
     @property
     def threads(self) -> tuple[int, int]:
@@ -74,11 +79,13 @@ class ContractSchedule:
         depth = f", depth {self.depth}" if self.depth else ""
         turned = ", transposed" if self.is_transposed else ""
         tile = f"{self.rows}x{self.columns} per invocation"
+        sliced = f", {self.slices} slices" if self.slices > 1 else ""
         wide = ", 64-bit loads" if self.is_wide else ""
-        return f"{self.family}: {tile}, workgroup {self.workgroup}{depth}{turned}{wide}"
+        return f"{self.family}: {tile}, workgroup {self.workgroup}{depth}{sliced}{turned}{wide}"
 
 
 _QUAD = 4
+QUAD_BYTES = 16
 _MEMORY = 16384  # of a workgroup, in bytes, that every device has
 
 
@@ -183,15 +190,30 @@ def _staged(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
     is_transposed = problem.columns < _QUAD <= problem.rows
     turned = problem.transposed if is_transposed else problem
     if turned.rows <= _QUAD:  # nothing to share: each column is read once
-        rows = max(turned.rows, 1)
-        return tuple(
-            ContractSchedule("register", rows, 4, workgroup, 4, 0, is_transposed)
-            for workgroup in (64, 32, 128, 256)
-        )
+        return _sliced(turned, is_transposed)
     tiles = [ContractSchedule("staged", *sizes, is_transposed) for sizes in STAGED.tiles]
     tiles.sort(key=lambda tile: _staged_cost(turned, tile))
     register = ContractSchedule("register", 4, 4, 64, 4, 0, is_transposed)
     return (*tiles, register)
+
+
+def _sliced(turned: ContractProblem, is_transposed: bool) -> tuple[ContractSchedule, ...]:
+    """Return ways to read many columns once, with slices enough that no core waits for memory."""
+    rows = max(turned.rows, 1)
+    whole = [
+        ContractSchedule("register", rows, 4, workgroup, 4, 0, is_transposed)
+        for workgroup in (64, 32, 128, 256)
+    ]
+    sliced = [
+        ContractSchedule("sliced", rows, 4, 256, 4, 0, is_transposed, slices=slices)
+        for slices in STAGED.slices
+        if turned.inner >= slices * STAGED.slice_steps
+    ]
+    invocations = turned.batch * -(-turned.columns // _QUAD)
+    wanted = STAGED.cores * STAGED.streams
+    enough = [each for each in sliced if invocations * each.slices >= wanted]
+    best = whole[:1] if invocations >= wanted else enough[:1] or sliced[-1:]
+    return tuple(dict.fromkeys((*best, *sliced, *whole)))
 
 
 def _staged_cost(turned: ContractProblem, schedule: ContractSchedule) -> int:

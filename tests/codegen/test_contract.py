@@ -36,6 +36,8 @@ OTHERS = {
     "register-wide": ContractSchedule("register", 8, 8, 16, inner_steps=1, is_transposed=True),
     "register-low": ContractSchedule("register", 2, 4, 8, inner_steps=4),
     "staged-deep": ContractSchedule("staged", 4, 8, 64, depth=16),
+    "sliced": ContractSchedule("sliced", 4, 4, 64, slices=8),
+    "sliced-turned": ContractSchedule("sliced", 1, 4, 32, is_transposed=True, slices=4),
     "staged-turned": ContractSchedule("staged", 8, 4, 32, depth=4, is_transposed=True),
     "shuffle-words": ContractSchedule("shuffle", 8, 4, 8, is_wide=True),
     "shuffle-words-turned": ContractSchedule("shuffle", 5, 16, 8, is_transposed=True, is_wide=True),
@@ -96,7 +98,9 @@ ODD = [
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("name", ["shuffle-words", "shuffle-wide", "register-words", "staged-deep"])
+@pytest.mark.parametrize(
+    "name", ["shuffle-words", "shuffle-wide", "register-words", "staged-deep", "sliced"]
+)
 @pytest.mark.parametrize("turned", ["a", "b", "both"])
 def test_odd_sizes_of_transposed_operands(name: str, turned: str) -> None:
     for m, k, n in ODD:
@@ -141,7 +145,8 @@ def test_the_memory_of_a_workgroup_is_known(schedule: ContractSchedule) -> None:
 
 @pytest.mark.device
 def test_batch_axes() -> None:
-    expect({"y": matmul(f32("a", 2, 3, 5, 6), f32("b", 2, 3, 6, 7))})
+    batches = {"y": matmul(f32("a", 2, 3, 5, 6), f32("b", 2, 3, 6, 7))}
+    expect(batches, SCHEDULES | {"sliced": ALL["sliced"]})
 
 
 @pytest.mark.device
@@ -224,7 +229,6 @@ PROBLEMS = [
 def test_the_last_schedule_is_portable(problem: ContractProblem) -> None:
     assert choose(problem, "cpu", 8)[-1].family == "register"
     assert choose(problem, "cpu", 0)[-1].family == "register"
-    assert choose(problem, "gpu", 32)[-1].family in ("staged", "register")
     for family, size in [("cpu", 8), ("cpu", 0), ("gpu", 32)]:
         assert choose(problem, family, size)[-1].is_portable
 
@@ -258,6 +262,19 @@ def test_words_of_64_bits_come_before_what_browsers_have() -> None:
     assert best == replace(plain, is_wide=True)
     assert portable.is_portable
     assert [each.is_wide for each in choose(ContractProblem(1, 9, 9, 9), "cpu", 0)] == [True, False]
+
+
+def test_few_rows_are_sliced_on_graphics_cards() -> None:
+    def slices(rows: int, columns: int, inner: int) -> int:
+        return choose(ContractProblem(1, rows, columns, inner), "gpu", 32)[0].slices
+
+    assert slices(1, 4096, 4096) == 32
+    assert slices(4, 16384, 4096) == 8
+    assert slices(1, 4096, 256) == 8  # more would have too few steps
+    assert slices(1, 4096, 64) == 1
+    assert slices(1, 1 << 18, 4096) == 1  # columns enough
+    best = choose(ContractProblem(1, 4096, 1, 4096), "gpu", 32)[0]
+    assert (best.slices, best.is_transposed) == (32, True)
 
 
 def test_staged_tiles_grow_with_the_product() -> None:
@@ -303,7 +320,7 @@ def test_tint_accepts_every_family() -> None:
     assert {name: error for name, error in check_tint(texts).items() if error} == {}
 
 
-@pytest.mark.parametrize("name", ["shuffle-low", "register-low", "staged"])
+@pytest.mark.parametrize("name", ["shuffle-low", "register-low", "staged", "sliced"])
 def test_the_text(name: str, golden: Callable[[str, str], None]) -> None:
     x = f32("x", 30, 16)
     outputs = {"y": matmul(x, f32("w", 16, 36)) + f32("bias", 36)}
