@@ -36,9 +36,6 @@ from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
 from asg.runtime.wgpu_device import Device
 from asg.stopwatch import Stopwatch
-from asg.tuning import DEFAULT_BUDGET, Tuning
-from asg.tuning import report as tuning_report
-from asg.tuning import tune as tune_plans
 from asg.types import DType
 
 PIPELINE: tuple[Pass, ...] = (
@@ -96,17 +93,15 @@ def compile(
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
     kernel_target = target_for(opened.adapter_class, schedule)
-    tuning = None
+    found: dict[str, object] = {}
     if tune:
-        tuning = _tuned(entries, opened, kernel_target, passes, tune)
-        kernel_target = with_choices(kernel_target, tuning.choices)
+        kernel_target, found["tuning"] = _tuned(entries, opened, kernel_target, passes, tune)
     options = {"target": kernel_target, "passes": passes, "memory_limit": memory_limit}
     make = partial(lower, entries, target=kernel_target, passes=passes, memory_limit=memory_limit)
     # Passes of the user's own may do anything; what ours do is in their source.
     is_known = all(each in PIPELINE for each in passes)
     artefact = remembered(entries, options, make) if cache and is_known else make()
-    if tuning is not None:
-        artefact = replace(artefact, report={**artefact.report, "tuning": tuning_report(tuning)})
+    artefact = replace(artefact, report={**artefact.report, **found})
     check_sizes(artefact, opened.adapter.limits)
     return Executable(Executor(artefact, opened))
 
@@ -140,12 +135,15 @@ def _tuned(
     target: Target,
     passes: tuple[Pass, ...],
     tune: bool | float,
-) -> Tuning:
-    """Try schedules for a program's products on a device."""
+) -> tuple[Target, object]:
+    """Try schedules on a device; return the target with the winners, and what to report."""
+    from asg import tuning
+
     check_supported(entries)
     plans = {key: fuse(prepare(graph, (), passes)) for key, graph in entries.items()}
-    budget = DEFAULT_BUDGET if tune is True else float(tune)
-    return tune_plans(plans, device, target, budget=budget)
+    budget = tuning.DEFAULT_BUDGET if tune is True else float(tune)
+    found = tuning.tune(plans, device, target, budget=budget)
+    return with_choices(target, found.choices), tuning.report(found)
 
 
 def as_entries(graph: Graph | Mapping[str, Graph]) -> dict[str, Graph]:
