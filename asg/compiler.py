@@ -18,6 +18,7 @@ from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
+from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
 from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
@@ -271,7 +272,8 @@ def lower(
             plans[key] = OrderKernels()(fused)
     if memory_limit is not None:
         with watch.stage("recompute"):
-            plans = FitMemory(memory_limit)(plans)
+            assign = AssignStorage(max_binding_bytes=target.max_binding_bytes)
+            plans = FitMemory(memory_limit, assign)(plans)
     generate = Generate(target, reuse_memory)
     with watch.stage("memory"):
         storage = generate.assign(plans)

@@ -7,7 +7,7 @@ from typing import Any
 
 from asg.artefact import Buffer
 from asg.passes.plan_memory import MemoryPlan
-from asg.passes.storage import EntryStorage, KernelStep
+from asg.passes.storage import EntryStorage, KernelStep, StorageStep
 
 
 def memory_report(
@@ -29,7 +29,7 @@ def _entry_report(entry: EntryStorage, buffers: Sequence[Buffer]) -> dict[str, A
     lives: dict[str, list[list[int]]] = {}  # from the first to the last step, of every run again
     labels: list[str] = []
     for index, step in enumerate(entry.steps):
-        label = step.kernel.name if isinstance(step, KernelStep) else "copy"
+        label = _label(step)
         is_again = isinstance(step, KernelStep) and label in labels
         labels.append(f"{label} again" if is_again else label)
         for name in _stored(entry, step):
@@ -50,6 +50,13 @@ def _entry_report(entry: EntryStorage, buffers: Sequence[Buffer]) -> dict[str, A
             where = {"buffer": place.buffer, "offset": place.offset, "size": place.nbytes}
             values.append({"name": name, **where, "first": first, "last": last})
     return {"steps": labels, "values": values}
+
+
+def _label(step: StorageStep) -> str:
+    if not isinstance(step, KernelStep):
+        return "copy"
+    more = sum(bound.continues for bound in step.bindings)
+    return f"{step.kernel.name} ({more} more ranges)" if more else step.kernel.name
 
 
 def _stored(entry: EntryStorage, step: Any) -> list[str]:

@@ -28,6 +28,7 @@ _WIDTHS = (4, 8, 16, 32)  # partial packings that a beam keeps
 _NOISES = (0.1, 0.3)
 _CEILINGS = (0.0, 0.2, 0.5, 0.8)  # where beams begin to cut, from the bound to the best known
 _WHOLE = 6  # beams over everything, before those over an upper part
+_AIMED = 0.8  # of the moves of blocks among rigid ones
 _WHOLE_SHARE = 0.33  # of the later ones are over everything again
 
 
@@ -272,18 +273,40 @@ def _lower_part(
 def _reorder(
     blocks: Sequence[Block], order: list[int], bases: list[int], enough: int, watch: _Watch
 ) -> list[int]:
-    """Improve a packing with rigid blocks by moving blocks in the order of placement."""
+    """Improve a packing with rigid blocks by moving blocks in the order of placement: most often
+    what reaches the top, or is in its way."""
     draw = random.Random(0)
     best, lowest = bases, height(blocks, bases)
     while lowest > enough and not watch.is_over:
         tried = list(order)
-        for _ in range(draw.randint(1, 4)):
+        is_aimed = draw.random() < _AIMED
+        if is_aimed:
+            position = tried.index(_in_the_way(blocks, best, lowest, draw))
+            tried.insert(draw.randrange(position + 1), tried.pop(position))
+        for _ in range(draw.randint(0, 1) if is_aimed else draw.randint(1, 4)):
             tried.insert(draw.randrange(len(tried)), tried.pop(draw.randrange(len(tried))))
         found = place(blocks, tried, is_tight=draw.random() < 0.5)
         watch.work += _placing_work(blocks)
         if height(blocks, found) <= lowest:
             best, lowest, order = found, height(blocks, found), tried
     return best
+
+
+def _in_the_way(
+    blocks: Sequence[Block], bases: Sequence[int], top: int, draw: random.Random
+) -> int:
+    """Return a block that reaches the top, or one that lives beside it."""
+    highest = [
+        index
+        for index, (block, base) in enumerate(zip(blocks, bases, strict=True))
+        if base + extent(block) == top
+    ]
+    chosen = draw.choice(highest)
+    if draw.random() < 0.5:
+        return chosen
+    start, end = _life(blocks[chosen])
+    lives = [_life(block) for block in blocks]
+    return draw.choice([i for i, (a, b) in enumerate(lives) if a < end and start < b])
 
 
 def greedy(blocks: Sequence[Block], enough: int, watch: _Watch) -> tuple[list[int], list[int]]:

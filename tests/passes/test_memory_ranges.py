@@ -22,6 +22,7 @@ from asg.passes.check_memory import find_faults
 from asg.passes.fuse import Fuse
 from asg.passes.order import OrderKernels
 from asg.passes.storage import KernelStep
+from asg.plan_view import PlanView
 from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable
 from asg.runtime.executor import Executor
@@ -108,6 +109,8 @@ def test_the_checker_knows_ranges(name: str) -> None:
     plan = OrderKernels()(Fuse(max_binding_bytes=LIMIT)(prepare(graph)))
     found = AssignStorage(max_binding_bytes=LIMIT)({"main": plan})
     assert not find_faults(found, max_binding_bytes=LIMIT)
+    labels = PlanView.from_report(found.report).entries["main"].steps
+    assert any(label.endswith("more ranges)") for label in labels)
     whole = AssignStorage()({"main": fuse(prepare(graph))})
     assert {fault.kind for fault in find_faults(whole, max_binding_bytes=LIMIT)} == {"out of range"}
 
