@@ -309,7 +309,8 @@ def _in_compiler(
 ) -> Finding:
     """Find the smallest graph for which the compiler, or the driver, fails."""
     for key, original in entries.items():
-        graph = compiler.prepare(original, (), tuple(passes))
+        steps = compiler.for_target(tuple(passes), bench.target)
+        graph = compiler.prepare(original, (), steps)
         arrays = {**graph.values, **given[key]}
         arrays |= _zero_state(graph, arrays)
         shrunk = shrink(graph, arrays, bench.failure_probe(type(error)))

@@ -20,6 +20,7 @@ from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
+from asg.passes.expand import ExpandComposites
 from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan
@@ -233,6 +234,25 @@ def prepare(
     return run_pipeline(graph, passes, observers)
 
 
+def for_target(passes: tuple[Pass, ...], target: Target) -> tuple[Pass, ...]:
+    """Return the pipeline with what it leaves open decided for a target."""
+    decided = target.family == "gpu"
+    return tuple(
+        replace(step, fuse_attention=decided)
+        if isinstance(step, ExpandComposites) and step.fuse_attention is None
+        else step
+        for step in passes
+    )
+
+
+def pipeline(*, fuse_attention: bool | None = None) -> tuple[Pass, ...]:
+    """Return `PIPELINE` with attention in one kernel, or spelt out, whatever the target."""
+    return tuple(
+        ExpandComposites(fuse_attention) if isinstance(step, ExpandComposites) else step
+        for step in PIPELINE
+    )
+
+
 def fuse(graph: Graph, *, enabled: bool = True) -> FusionPlan:
     """Cut a prepared graph into kernels, in the order in which they will run."""
     return OrderKernels()(Fuse(enabled=enabled)(graph))
@@ -257,6 +277,7 @@ def lower(
     """
     check_supported(entries)
     target = target or Target()
+    passes = for_target(passes, target)
     watch = Stopwatch()
     folder = os.environ.get("ASG_DUMP")
     plans: dict[str, FusionPlan] = {}

@@ -140,9 +140,10 @@ def make_subject(
     """Compile entries (or take the artefact that they come from) to compare them."""
     if artefact is not None:
         return Subject(entries, entries, given, [("memory as in the bundle", artefact)])
-    prepared = {key: compiler.prepare(each, (), tuple(passes)) for key, each in entries.items()}
-    plans = {key: compiler.fuse(each) for key, each in prepared.items()}
     target = compiler.target_for(device.adapter_class, schedule)
+    steps = compiler.for_target(tuple(passes), target)
+    prepared = {key: compiler.prepare(each, (), steps) for key, each in entries.items()}
+    plans = {key: compiler.fuse(each) for key, each in prepared.items()}
     artefacts = []
     for how, reuse in (("a place for each value", False), ("memory reused", True)):
         found = Generate(target, reuse)("program", plans)

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from asg.artefact import Argument, Artefact, Dispatch, Entry, Kernel, Step, Variant
+from asg.codegen.attention_kernel import attention_variants
 from asg.codegen.context import BoundValues, KernelContext, Target, bytes_moved, flops, sites
 from asg.codegen.contract_kernel import contract_variants
 from asg.codegen.map_kernel import map_variants
@@ -25,6 +26,7 @@ _WRITERS = {
     "row": row_variants,
     "reduce": row_variants,
     "contract": contract_variants,
+    "attention": attention_variants,
     "scatter": scatter_variants,
 }
 

@@ -160,15 +160,19 @@ def with_wide(
 
 
 def output_coordinates(
-    context: KernelContext, value: Value, coordinates: tuple[Index, ...]
+    context: KernelContext,
+    value: Value,
+    coordinates: tuple[Index, ...],
+    result: Value | None = None,
 ) -> tuple[Index, ...]:
-    """Return where in `value` the element lies that the contraction's element becomes.
+    """Return where in `value` the element lies that the anchor's element becomes.
 
-    Everything behind the views that the contraction writes through follows their order.
+    Everything behind the views that the anchor writes through follows their order. `result` is
+    the anchor's only one unless told.
     """
-    anchor = context.kernel.anchors[0]
-    shape = anchor.type.shape
-    for node in written_through(context.graph, anchor):
+    source = result or Value(context.kernel.anchors[0])
+    shape = source.type.shape
+    for node in written_through(context.graph, source):
         assert isinstance(node.op.kind, View)
         assert node.op.kind.inverse is not None
         coordinates = node.op.kind.inverse(node.attrs, shape, node.type.shape, coordinates)

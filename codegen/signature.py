@@ -14,7 +14,7 @@ def signature(context: KernelContext) -> Hashable:
 
     Values are numbered as they appear. Everything else that writers look at is in the key: ops
     with their attributes and types, what is loaded and stored where, levels, and the views that
-    a contraction writes through. The target is the same for all kernels of a program.
+    contractions and attention write through. The target is the same for all kernels of a program.
     """
     kernel, numbers = context.kernel, dict[Value, int]()
 
@@ -42,9 +42,9 @@ def signature(context: KernelContext) -> Hashable:
             for bound in context.bound
         ),
         tuple(
-            _node(view, ())
+            tuple(_node(view, ()) for view in written_through(context.graph, value))
             for node in kernel.anchors
-            for view in written_through(context.graph, node)
+            for value in node.values
         ),
     )
 

@@ -6,26 +6,50 @@ from dataclasses import dataclass
 
 from asg.graph import Graph, Node, Value, rewrite
 from asg.op import Attention, Composite
+from asg.passes.inline import under_views
 from asg.tensor import Tensor
+
+MAX_BINDINGS = 8
 
 
 @dataclass(frozen=True)
 class ExpandComposites:
     """Replace every composite op by its expansion. Comes after differentiation.
 
+    With `fuse_attention`, attention is left whole where one kernel can compute it. None leaves
+    that to the target, for which `asg.compiler.for_target` decides; it means no until then.
     Afterwards no node's kind is `Composite`.
     """
 
+    fuse_attention: bool | None = None
+
     def __call__(self, graph: Graph) -> Graph:
-        while any(isinstance(node.op.kind, (Composite, Attention)) for node in graph.nodes):
-            graph = rewrite(graph, _expand)
+        while any(self._is_spelt_out(node) for node in graph.nodes):
+            graph = rewrite(graph, self._expand)
         return graph
 
+    def _is_spelt_out(self, node: Node) -> bool:
+        match node.op.kind:
+            case Composite():
+                return True
+            case Attention():
+                return not (self.fuse_attention and is_one_kernel(node))
+            case _:
+                return False
 
-def _expand(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-    kind = node.op.kind
-    if not isinstance(kind, (Composite, Attention)):
-        return None
-    result = kind.expand(node.attrs, *(Tensor(value) for value in inputs))
-    results = result if isinstance(result, tuple) else (result,)
-    return tuple(tensor.value for tensor in results)
+    def _expand(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        kind = node.op.kind
+        if not isinstance(kind, (Composite, Attention)) or not self._is_spelt_out(node):
+            return None
+        result = kind.expand(node.attrs, *(Tensor(value) for value in inputs))
+        results = result if isinstance(result, tuple) else (result,)
+        return tuple(tensor.value for tensor in results)
+
+
+def is_one_kernel(node: Node) -> bool:
+    """Tell whether a kernel can compute an attention node: nothing is empty, and operands and
+    results are few enough to be bound."""
+    if any(value.type.size == 0 for value in (*node.inputs, *node.values)):
+        return False
+    loads = {under_views(value) for value in node.inputs}
+    return len(loads) + len(node.types) <= MAX_BINDINGS

@@ -22,7 +22,7 @@ import heapq
 from dataclasses import dataclass
 
 from asg.graph import Graph, Node, Value
-from asg.op import ArgReduction, Contraction, Reduction, Scatter, Source, View
+from asg.op import ArgReduction, Attention, Contraction, Reduction, Scatter, Source, View
 from asg.passes.groups import Group, Grouping, Level, is_pack, member_base, member_starts
 from asg.passes.inline import Inlining, contiguous_range, decide, is_given, is_small_constant
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
@@ -77,7 +77,7 @@ def _ride(grouping: Grouping, node: Node) -> None:
 
 def _merge_with_producers(grouping: Grouping, group: Group, node: Node) -> None:
     match node.op.kind:
-        case Contraction() | Scatter():
+        case Contraction() | Attention() | Scatter():
             return
         case Reduction() | ArgReduction():
             _merge_reduction(grouping, group, node)
@@ -146,13 +146,21 @@ def _merge_map(grouping: Grouping, group: Group, node: Node) -> None:
         if other.kind == "row" and _join_rows(grouping, group, node, other, producers):
             return
     for other in producers:
-        if other.kind == "contract" and _join_epilogue(grouping, group, node, other, producers):
+        if _takes_epilogue(grouping, node, other) and _join_epilogue(
+            grouping, group, node, other, producers
+        ):
             return
     merged = [group]
     for other in producers:
         if _reads_identically(grouping, node, other) and grouping.may_merge([*merged, other]):
             merged.append(other)
     grouping.merge(group, merged)
+
+
+def _takes_epilogue(grouping: Grouping, node: Node, other: Group) -> bool:
+    """Tell whether a kernel may take a map behind its result: attention only stores by a view."""
+    is_view = node in grouping.inlining.stored_views
+    return other.kind == "contract" or (other.kind == "attention" and is_view)
 
 
 def _reads_identically(grouping: Grouping, node: Node, other: Group) -> bool:
@@ -328,7 +336,7 @@ def _kernel(grouping: Grouping, group: Group, outputs: list[Value], position: in
     anchors = [
         node
         for node in group.nodes
-        if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Scatter))
+        if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Attention, Scatter))
     ]
     anchors.sort(key=lambda node: not isinstance(node.op.kind, Contraction))
     kind: KernelKind = group.kind
@@ -353,7 +361,7 @@ def _title(group: Group) -> str:
     anchors = [
         node.op.name
         for node in group.nodes
-        if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Scatter))
+        if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Attention, Scatter))
     ]
     words = list(dict.fromkeys([*anchors[:3], *names[-2:]]))
     return "_".join(words[:4])
@@ -380,7 +388,7 @@ def _in_place(
 ) -> tuple[tuple[Value, Value], ...]:
     """Return pairs of operand and result that may share memory."""
     pairs: list[tuple[Value, Value]] = []
-    if group.kind == "scatter":
+    if group.kind in ("scatter", "attention"):
         return ()
     for read in reads:
         readers = [node for node in group.nodes if read in grouping.reads[node]]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from asg.graph import Graph, Node, Value
 from asg.index import unflatten
-from asg.op import ArgReduction, Contraction, Join, Reduction, Scatter
+from asg.op import ArgReduction, Attention, Contraction, Join, Reduction, Scatter
 from asg.passes.group_order import GroupOrder
 from asg.passes.inline import Inlining, contiguous_range
 from asg.passes.pull import Reads, pull
@@ -20,7 +20,7 @@ from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row
 from asg.passes.storage import MAX_BINDING_BYTES, binding_count
 
 Level = Literal["full", "row"]
-GroupKind = Literal["map", "row", "contract", "scatter"]
+GroupKind = Literal["map", "row", "contract", "attention", "scatter"]
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Grouping:
         """Return base values and positions: over `i` for maps, `row` and `k` for reductions."""
         kind = node.op.kind
         is_inline = self.inlining.is_inline
-        if isinstance(kind, (Contraction, Scatter)):
+        if isinstance(kind, (Contraction, Attention, Scatter)):
             return pull([(value, None) for value in node.inputs], is_inline)
         if isinstance(kind, (Reduction, ArgReduction)):
             space = row_space(node)
@@ -109,6 +109,8 @@ class Grouping:
             group.kind, group.space, group.levels = "row", row_space(node), {node: "row"}
         elif isinstance(kind, Contraction):
             group.kind = "contract"
+        elif isinstance(kind, Attention):
+            group.kind = "attention"
         elif isinstance(kind, Scatter):
             group.kind = "scatter"
         self.order.add(number, [producer.number for producer in self.producers(node)])

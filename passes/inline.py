@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from asg.graph import Graph, Node, Value
 from asg.index import flatten, unflatten, variable
 from asg.op import (
+    Attention,
     Contraction,
     Elementwise,
     Gather,
@@ -238,18 +239,19 @@ def _forced(graph: Graph, result: Inlining) -> set[Node]:
         elif not is_given(base.node):
             forced.add(base.node)
     for node in graph.nodes:
-        if isinstance(node.op.kind, Contraction):
-            chain = written_through(graph, node)
+        if not isinstance(node.op.kind, (Contraction, Attention)):
+            continue
+        for value in node.values:
+            chain = written_through(graph, value)
             forced.update(chain[-1:])
             result.stored_views.update(chain[-1:])
     return forced
 
 
-def written_through(graph: Graph, contraction: Node) -> list[Node]:
-    """Return the bijective views through which alone a contraction is read, if they reorder it:
-    its kernel then stores what the last of them shows."""
+def written_through(graph: Graph, value: Value) -> list[Node]:
+    """Return the bijective views through which alone a result of a contraction or of attention
+    is read, if they reorder it: its kernel then stores what the last of them shows."""
     chain: list[Node] = []
-    value = Value(contraction)
     while value not in graph.results:
         users = list(graph.users.get(value, ()))
         if len(users) != 1:
@@ -304,7 +306,7 @@ def _contraction_operands(graph: Graph) -> set[Node]:
     found: set[Node] = set()
     pending: list[Node] = []
     for node in graph.nodes:
-        if isinstance(node.op.kind, (Contraction, Scatter)):
+        if isinstance(node.op.kind, (Contraction, Attention, Scatter)):
             pending.extend(value.node for value in node.inputs)
         elif isinstance(node.op.kind, Gather):
             pending.append(node.inputs[1].node)

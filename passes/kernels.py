@@ -12,7 +12,7 @@ from typing import Literal
 
 from asg.graph import Graph, Node, Value
 
-KernelKind = Literal["map", "reduce", "row", "contract", "gather", "scatter"]
+KernelKind = Literal["map", "reduce", "row", "contract", "attention", "gather", "scatter"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class FusedKernel:
     """One dispatch to be.
 
     Attributes:
-        anchors: the reductions, the contraction or the scatter that give the kernel its loops.
+        anchors: the reductions, the contraction, the attention or the scatter that give the
+            kernel its loops.
         outputs: values stored (contiguous, in their own shape).
         reads: values stored elsewhere that are loaded: inputs, constants or other outputs.
         nodes: all nodes evaluated here; a cheap node may be evaluated in several kernels.

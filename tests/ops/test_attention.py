@@ -1,0 +1,256 @@
+"""Attention as one kernel: both schedule families against the interpreter and PyTorch's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import asg
+from asg import compiler, nn
+from asg.nn import functional as F
+from asg.ops.attention import attention
+from asg.runtime.interpreter import run
+from asg.tensor import Tensor
+from support.targets import reference
+
+Array = np.ndarray[Any, Any]
+FUSED = compiler.pipeline(fuse_attention=True)
+FAMILIES = pytest.mark.parametrize("family", ["cpu", "gpu"])
+pytestmark = pytest.mark.device
+
+
+def draw(shape: tuple[int, ...], seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def operands(
+    batch: tuple[int, ...], s: int, t: int, d: int, e: int
+) -> tuple[list[Tensor], dict[str, Array]]:
+    shapes = {"q": (*batch, s, d), "k": (*batch, t, d), "v": (*batch, t, e)}
+    tensors = [asg.input(name, shape) for name, shape in shapes.items()]
+    return tensors, {name: draw(shape, seed) for seed, (name, shape) in enumerate(shapes.items())}
+
+
+def with_gradients(tensors: list[Tensor], causal: bool, scale: float = 0.3) -> asg.Graph:
+    """Both results, and the gradients of a sum in which every element counts differently."""
+    out, lse = attention(*tensors, causal=causal, scale=scale)
+    loss = asg.sum(out * draw(out.shape, 8)) + asg.sum(lse * draw(lse.shape, 9))
+    graph = asg.graph(outputs={"out": out, "lse": lse, "loss": loss}, inputs=tensors)
+    floats = [name for name in "qkv" if name in graph.input_names()]
+    return asg.value_and_grad(graph, wrt=floats)
+
+
+def run_fused(
+    graph: asg.Graph, inputs: Mapping[str, Array], family: str, kernels: int
+) -> dict[str, Array]:
+    """Outputs on the device; `kernels` of its dispatches must be attention's."""
+    with asg.compile(graph, schedule=family, passes=FUSED) as exe:
+        assert exe.report()["dispatches"].get("attention", 0) == kernels
+        return {name: np.asarray(array) for name, array in exe(inputs).items()}
+
+
+def expect_close(
+    found: Mapping[str, Array], wanted: Mapping[str, Array], tolerance: float = 2e-5
+) -> None:
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        size = max(1.0, float(np.abs(array).max(initial=0.0)))
+        np.testing.assert_allclose(
+            found[name], array, rtol=tolerance, atol=tolerance * size, err_msg=name
+        )
+
+
+SIZES = [
+    # S, T, D, E
+    (64, 64, 64, 64),
+    (1, 1, 1, 1),
+    (1, 65, 8, 8),
+    (63, 1, 8, 4),
+    (7, 7, 33, 33),
+    (65, 63, 8, 80),
+    (63, 65, 80, 1),
+    (65, 130, 33, 8),
+    (3, 2, 2, 3),
+    (40, 33, 128, 128),
+]
+
+
+@FAMILIES
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sizes(sizes: tuple[int, int, int, int], causal: bool, family: str) -> None:
+    tensors, inputs = operands((2,), *sizes)
+    graph = with_gradients(tensors, causal)
+    wanted = run(graph, inputs, dtype="f64")
+    expect_close(run_fused(graph, inputs, family, 3), wanted)
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ["bool", "f32", "rows", "columns"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("s", "t"), [(33, 40), (9, 70), (35, 7)])
+def test_masks(s: int, t: int, causal: bool, kind: str, family: str) -> None:
+    tensors, inputs = operands((2, 2), s, t, 8, 12)
+    chance = np.random.default_rng(3)
+    allowed = chance.random((2, 2, s, t)) < 0.6
+    allowed[1, 0, s // 2] = False  # a query that sees nothing
+    if kind == "rows":
+        allowed = allowed[:, :1, :, :1]
+    elif kind == "columns":
+        allowed = allowed[:, :1, :1]
+    mask = asg.input("mask", allowed.shape, "f32" if kind == "f32" else "bool")
+    array = np.where(allowed, draw(allowed.shape, 4), -np.inf) if kind == "f32" else allowed
+    tensors.append(asg.broadcast_to(mask, (2, 2, s, t)))
+    inputs["mask"] = array.astype(np.float32) if kind == "f32" else array
+    out, lse = attention(*tensors, causal=causal, scale=0.5)
+    loss = asg.sum(out * draw(out.shape, 8))
+    graph = asg.graph(outputs={"out": out, "lse": lse, "loss": loss})
+    graph = asg.value_and_grad(graph, wrt=["q", "k", "v"])
+    wanted = run(graph, inputs, dtype="f64")
+    found = run_fused(graph, inputs, family, 2 if kind == "never" else _kernels(graph))
+    expect_close(found, wanted)
+    blind = ~np.broadcast_to(allowed, (2, 2, s, t)).any(-1)
+    if causal:
+        blind = ~(np.broadcast_to(allowed, (2, 2, s, t)) & np.tri(s, t, dtype=bool)).any(-1)
+    assert blind.any() or kind in ("rows", "columns")
+    assert not found["out"][blind].any()
+    assert not found["lse"][blind].any()
+    assert not found["q.grad"][blind].any()
+
+
+def _kernels(graph: asg.Graph) -> int:
+    """How many of a graph's attention nodes fit WebGPU's eight bindings."""
+    from asg.passes.expand import is_one_kernel
+
+    nodes = [node for node in graph.nodes if node.op.name.startswith("attention")]
+    return sum(is_one_kernel(node) for node in nodes)
+
+
+@FAMILIES
+def test_packed_operands_are_read_and_written_in_place(family: str) -> None:
+    """Queries, keys and values of one projection, and a result laid out for the next product."""
+    packed = asg.input("packed", (2, 20, 3, 4, 16))
+    q, k, v = (asg.permute(packed, 2, 0, 3, 1, 4)[part] for part in range(3))
+    heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    joined = asg.reshape(asg.permute(heads, 0, 2, 1, 3), (2, 20, 64))
+    graph = asg.graph(outputs={"y": joined})
+    inputs = {"packed": draw((2, 20, 3, 4, 16))}
+    with asg.compile(graph, schedule=family, passes=FUSED) as exe:
+        assert exe.report()["dispatches"] == {"attention": 1}
+        assert exe.report()["bytes_moved"] == 4 * (2 * 20 * 3 * 64 + 2 * 20 * 64)
+        found = {"y": np.asarray(exe(inputs)["y"])}
+    expect_close(found, run(graph, inputs, dtype="f64"))
+
+
+@FAMILIES
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_huge_scores(size: float, family: str) -> None:
+    """Equal queries and keys but for one key, whose score is far above or below the others'."""
+    tensors, inputs = operands((1,), 8, 40, 4, 8)
+    inputs["q"] = np.ones_like(inputs["q"])
+    inputs["k"] = np.full_like(inputs["k"], size / 4)
+    inputs["k"][:, 17] *= 1.5
+    graph = asg.graph(outputs={"out": attention(*tensors, causal=False, scale=1.0)[0]})
+    found = run_fused(graph, inputs, family, 1)
+    others = [key for key in range(40) if key != 17]
+    wanted = inputs["v"][0, 17] if size > 0 else inputs["v"][0, others].mean(0)
+    np.testing.assert_allclose(found["out"][0], np.tile(wanted, (8, 1)), rtol=1e-5, atol=1e-6)
+
+
+@FAMILIES
+@pytest.mark.parametrize("operand", ["q", "k", "v"])
+def test_nan_shows_where_it_is_seen(operand: str, family: str) -> None:
+    tensors, inputs = operands((1,), 40, 40, 4, 8)
+    inputs[operand][0, 20, 1] = np.nan
+    graph = asg.graph(outputs={"out": attention(*tensors, causal=True, scale=1.0)[0]})
+    found = run_fused(graph, inputs, family, 1)["out"][0]
+    assert not np.isnan(found[:20]).any() or operand == "v"
+    is_nan = np.isnan(found)
+    if operand == "q":
+        assert is_nan[20].all()
+        assert not is_nan[21:].any()
+    elif operand == "k":
+        assert is_nan[20:].all()
+    else:
+        assert is_nan[20:, 1].all()
+        assert not is_nan[:, [0, *range(2, 8)]].any()
+
+
+@FAMILIES
+@pytest.mark.parametrize("name", reference("attention"))
+def test_pytorch_multi_head_attention(name: str, family: str) -> None:
+    case = reference("attention")[name]
+    layer = nn.MultiHeadAttention(12, 3, causal=name.startswith("causal"))
+    weights = [key for key in case if key in layer.state_dict()]
+    layer.load_state_dict({key: case[key] for key in weights})
+    given = [key for key in ("x", "source", "key_padding_mask") if key in case]
+    if "attn_mask" in case and not layer.causal:
+        given.append("attn_mask")
+    tensors = {key: asg.input(key, case[key].shape, case[key].dtype) for key in given}
+    x = tensors.pop("x")
+    out = layer(x, tensors.pop("source", None), **tensors)
+    weighted = asg.sum(out * asg.input("g", out.shape))
+    wrt = [*(key for key in ("x", "source") if key in case), *weights]
+    graph = asg.graph(outputs={"out": out, "loss": weighted})
+    joint = asg.value_and_grad(graph, of="loss", wrt=wrt)
+    with asg.compile(joint, schedule=family, passes=FUSED) as exe:
+        assert exe.report()["dispatches"]["attention"] >= 1
+        exe.load_state_dict({key: case[key] for key in weights}, strict=False)
+        found = exe({key: case[key] for key in ["g", *given]})
+        for key in ["out", *(f"{each}.grad" for each in wrt)]:
+            np.testing.assert_allclose(found[key], case[key], rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@FAMILIES
+def test_grouped_queries_share_heads(family: str) -> None:
+    q, k, v = (asg.input(n, (2, heads, 20, 8)) for n, heads in zip("qkv", (6, 2, 2), strict=True))
+    out = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    graph = asg.graph(outputs={"out": out})
+    inputs = {name: draw((2, 6 if name == "q" else 2, 20, 8), ord(name)) for name in "qkv"}
+    found = run_fused(graph, inputs, family, 1)
+    repeated = {name: np.repeat(inputs[name], 3, axis=1) for name in "kv"}
+    plain = [asg.input(name, (2, 6, 20, 8)) for name in "qkv"]
+    reference_graph = asg.graph(outputs={"out": F.scaled_dot_product_attention(*plain)})
+    expect_close(found, run(reference_graph, {**inputs, **repeated}, dtype="f64"))
+
+
+@FAMILIES
+def test_empty_operands_are_spelt_out(family: str) -> None:
+    for s, t, d, e in ((0, 3, 2, 2), (3, 0, 2, 2), (2, 3, 2, 0)):
+        tensors, inputs = operands((1,), s, t, d, e)
+        graph = asg.graph(outputs={"out": attention(*tensors, causal=False, scale=1.0)[0]})
+        found = run_fused(graph, inputs, family, 0)
+        assert found["out"].shape == (1, s, e)
+        assert not found["out"].any()
+
+
+@FAMILIES
+def test_verify_and_bisect_take_the_kernel(family: str) -> None:
+    tensors, inputs = operands((2,), 20, 20, 8, 8)
+    graph = with_gradients(tensors, causal=True)
+    report = asg.testing.differential(graph, inputs, schedule=family, passes=FUSED)
+    assert report.is_right, str(report)
+    assert any("attention" in check.where for check in report.checks if check.stage == "kernels")
+
+
+@FAMILIES
+def test_same_graph_same_text(family: str) -> None:
+    texts = []
+    for _ in range(2):
+        tensors, _ = operands((2,), 20, 20, 8, 8)
+        with asg.compile(with_gradients(tensors, True), schedule=family, passes=FUSED) as exe:
+            texts.append(dict(exe.kernels))
+    assert texts[0] == texts[1]
+
+
+def test_the_target_decides_unless_told() -> None:
+    tensors, _ = operands((1,), 8, 8, 4, 4)
+    graph = asg.graph(outputs={"out": attention(*tensors, causal=True, scale=1.0)[0]})
+    spelt_out = compiler.pipeline(fuse_attention=False)
+    with asg.compile(graph, schedule="gpu") as exe:
+        assert exe.report()["dispatches"] == {"attention": 1}
+    with asg.compile(graph, schedule="gpu", passes=spelt_out) as exe:
+        assert "attention" not in exe.report()["dispatches"]
