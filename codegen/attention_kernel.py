@@ -8,8 +8,10 @@ to lane goes through workgroup memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from asg.artefact import Variant
 from asg.codegen.attention_roles import Product, Roles, roles_of
@@ -21,13 +23,13 @@ from asg.codegen.attention_tile import (
     block_range,
     place,
 )
-from asg.codegen.context import KernelContext, grid_for, write
+from asg.codegen.context import KernelContext, grid_for, with_wide, write
 from asg.codegen.contract_loop import turned
 from asg.codegen.contract_operands import LANE, bind, clamp, quad_start, quads_in
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES
 from asg.index import Index, variable
-from asg.passes.schedule_attention import AttentionSchedule, choose
+from asg.passes.schedule_attention import AttentionProblem, AttentionSchedule, choose
 
 DEPTH_QUADS = 4  # quads along the inner axis that `staged` keeps at a time
 LINE = DEPTH_QUADS + 1  # a quad longer, so that neighbours lie in different memory banks
@@ -39,13 +41,17 @@ def attention_variants(
     """Return the kernel's variants, best first; `schedule` forces one."""
     roles = roles_of(context)
     target = context.target
-    widths = [each.width for each in roles.sums]
-    schedules = (schedule,) if schedule else choose(widths, target.family, target.subgroup_size)
+    widths = tuple(each.width for each in roles.sums)
+    problem = AttentionProblem(math.prod(roles.batch), roles.rows, widths, roles.mask is not None)
+    schedules = (schedule,) if schedule else choose(problem, target.family, target.subgroup_size)
     return tuple(
-        _shuffle(context, roles, each)
-        if each.family == "shuffle"
-        else _staged(context, roles, each)
+        variant
         for each in schedules
+        for variant in (
+            with_wide(context, partial(_shuffle, context, roles, each), enough=0)
+            if each.family == "shuffle"
+            else (_staged(context, roles, each),)
+        )
     )
 
 
@@ -58,7 +64,9 @@ class _Loops:
     sums: Mapping[str, object]
 
 
-def _shuffle(context: KernelContext, roles: Roles, schedule: AttentionSchedule) -> Variant:
+def _shuffle(
+    context: KernelContext, roles: Roles, schedule: AttentionSchedule, wide: bool
+) -> Variant:
     tiles = place(_scratch(context), roles, schedule.rows)[2]
     grid = grid_for(tiles)
 
@@ -104,6 +112,7 @@ def _shuffle(context: KernelContext, roles: Roles, schedule: AttentionSchedule) 
         schedule=str(schedule),
         features=("subgroups",),
         subgroup_size=BLOCK_QUADS,
+        wide=wide,
     )
 
 

@@ -99,9 +99,8 @@ def roles_of(context: KernelContext) -> Roles:
     mask = masks[0] if masks else None
     match kind.part:
         case "query_grad":
-            sums = (Sum("change", k, Value(node)),)
             products = (Product(q, k), Product(dout, v))
-            return Roles(node, products, sums, mask, logs, delta)
+            return Roles(node, products, (Sum("change", k, Value(node)),), mask, logs, delta)
         case "key_grad":
             sums = (Sum("change", q, Value(node)), Sum("weight", dout, Value(node, 1)))
             needed = tuple(each for each in sums if stored_as(context, each.result))
