@@ -143,14 +143,14 @@ def _staged(context: KernelContext, roles: Roles, schedule: AttentionSchedule) -
             lines += _forward_in_memory(block, tile, found["weight"], places)
         for name in roles.tiles if not roles.is_forward else ():
             lines += [
-                f"tile_{name}[at({at}, own_quad)] = {text};"
+                f"tile_{name}[place_of({at}, own_quad)] = {text};"
                 for at, text in zip(places, found[name], strict=True)
             ]
         lines.append("workgroupBarrier();")
         sums = _sums(
             tile,
             block,
-            lambda name, i: f"tile_{name}[at({places[i]}, t)]",
+            lambda name, i: f"tile_{name}[place_of({places[i]}, t)]",
             adds_totals=roles.is_forward,
         )
         totals = [f"total_{i}" for i in range(tile.owned)]
@@ -304,13 +304,13 @@ def _forward_in_memory(
     power, power_4 = block.call("asg_exp2", 1), block.call("asg_exp2", LANES)
     sums = tile.sum_names(0, tile.roles.sums[0])
     lines = [
-        f"tile_weight[at({at}, own_quad)] = {score};"
+        f"tile_weight[place_of({at}, own_quad)] = {score};"
         for at, score in zip(places, scores, strict=True)
     ]
     lines.append("workgroupBarrier();")
     for i, at in enumerate(places):
         lines += [
-            f"let top_{i} = max(largest_{i}, top_of(at({at}, 0u)));",
+            f"let top_{i} = max(largest_{i}, top_of(place_of({at}, 0u)));",
             f"let keep_{i} = {power}(largest_{i} - top_{i});",
             f"largest_{i} = top_{i};",
             f"total_{i} *= keep_{i};",
@@ -318,7 +318,7 @@ def _forward_in_memory(
         ]
     lines.append("workgroupBarrier(); // before weights overwrite scores that others read")
     lines += [
-        f"tile_weight[at({at}, own_quad)] = {power_4}({score} - top_{i});"
+        f"tile_weight[place_of({at}, own_quad)] = {power_4}({score} - top_{i});"
         for i, (at, score) in enumerate(zip(places, scores, strict=True))
     ]
     return lines
@@ -331,7 +331,7 @@ def _sums(
     roles = tile.roles
     inside = block.fork()
     quad = tile.block * BLOCK_QUADS + variable("t", BLOCK_QUADS)
-    positions = tile.positions(inside, "at", quad)
+    positions = tile.positions(inside, "step", quad)
     columns: list[Mapping[str, object]] = []
     lines: list[Mapping[str, object]] = []
     for number, each in enumerate(roles.sums):
