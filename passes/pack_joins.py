@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from asg.graph import Graph, Node, Value, rewrite
-from asg.op import Contraction, Elementwise
+from asg.op import Attention, Contraction, Elementwise
 from asg.ops.join import concatenate, pack
 from asg.ops.movement import permute, reshape
 from asg.passes.inline import contiguous_base, under_views, written_through
@@ -45,9 +45,10 @@ def _fits(graph: Graph, node: Node) -> bool:
 
 
 def _is_written_in_place(graph: Graph, value: Value) -> bool:
-    """Tell whether a product's kernel can write all of `value`."""
+    """Tell whether the kernel of a product or of attention can write all of `value`."""
     base = under_views(value)
-    chain = written_through(graph, base.node) if isinstance(base.node.op.kind, Contraction) else []
+    is_product = isinstance(base.node.op.kind, (Contraction, Attention))
+    chain = written_through(graph, base) if is_product else []
     if chain:
         return chain[-1] is value.node
     is_whole = contiguous_base(value) == base and base.type.size == value.type.size
@@ -55,9 +56,9 @@ def _is_written_in_place(graph: Graph, value: Value) -> bool:
 
 
 def _is_by_product(graph: Graph, value: Value) -> bool:
-    """Tell whether `value` is a product, or what an epilogue makes of one."""
+    """Tell whether `value` is a product or attention, or what an epilogue makes of a product."""
     kind = value.node.op.kind
-    if isinstance(kind, Contraction):
+    if isinstance(kind, (Contraction, Attention)):
         return True
     if not isinstance(kind, Elementwise):
         return False
