@@ -232,3 +232,15 @@ def _threefry(words: Sequence[Array], result: int, width: int) -> Array:
         dict(enumerate(words)), {4: (4096, "I")}, code, n=4096 // (64 * width)
     )
     return np.frombuffer(found[4], np.uint32)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("width", [1, 4])
+def test_powers_of_two(width: int) -> None:
+    """Within two units of the last place; NaN stays, what is too small becomes zero."""
+    x = np.concatenate([np.linspace(-126, 127, 40001), np.linspace(-1, 0, 40001)])
+    x = np.append(x, [np.nan, -np.inf, -127.0, -1e30, 0.0, 1.0]).astype(np.float32)
+    found = run("asg_exp2", "f", "f", [x[: x.size // 4 * 4]], width).view(np.float32)
+    exact = np.exp2(x[: found.size].astype(np.float64))
+    exact[exact < 2.0**-126] = 0.0
+    np.testing.assert_allclose(found, exact, rtol=2 * 2.0**-23, atol=0)
