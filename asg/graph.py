@@ -78,6 +78,8 @@ class Node:
     @property
     def values(self) -> tuple[Value, ...]:
         """All results."""
+        if len(self.types) == 1:  # nearly always
+            return (Value(self),)
         return tuple(Value(self, index) for index in range(len(self.types)))
 
     @property
@@ -95,6 +97,14 @@ class Value:
 
     node: Node
     index: int = 0
+
+    def __hash__(self) -> int:
+        return hash(self.node) + self.index
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Value):
+            return NotImplemented
+        return self.node is other.node and self.index == other.index
 
     @property
     def type(self) -> TensorType:
@@ -290,6 +300,8 @@ def rewrite(
                 replaced = (node if is_same else _with_inputs(node, inputs)).values
             is_changed = is_changed or replaced != node.values
         renamed.update(zip(node.values, replaced, strict=True))
+    if not is_changed:
+        return graph
     return Graph.build(
         {name: renamed[value] for name, value in graph.outputs.items()},
         updates={name: renamed[value] for name, value in graph.updates.items()},

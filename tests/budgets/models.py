@@ -122,6 +122,51 @@ def softmax_forward() -> Graph:
     return asg.graph(outputs={"y": functions.softmax(asg.input("x", (4096, 1024)), axis=-1)})
 
 
+class Residual(nn.Module):
+    """Two convolutions around which what goes in is added, as in ResNet-18."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out)
+        self.second = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out)
+        self.skip: nn.Module | None = None
+        if stride != 1:
+            self.skip = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = functional.relu(self.norm1(self.first(x)))
+        short = x if self.skip is None else self.skip(x)
+        return functional.relu(self.norm2(self.second(h)) + short)
+
+
+class ResNet18(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        )  # fmt: skip
+        widths = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+        self.stages = nn.Sequential(
+            *[
+                nn.Sequential(Residual(channels, out, stride), Residual(out, out, 1))
+                for channels, out, stride in widths
+            ]
+        )
+        self.head = nn.Linear(512, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(asg.mean(self.stages(self.stem(x)), axis=(2, 3)))
+
+
+def resnet18_forward() -> Graph:
+    return asg.trace(ResNet18().eval(), asg.spec((1, 3, 224, 224)))
+
+
 # Name -> how the graph is made.
 MODELS: Mapping[str, Callable[[], Graph]] = {
     "char-gpt-step": char_gpt_step,
@@ -134,4 +179,5 @@ MODELS: Mapping[str, Callable[[], Graph]] = {
     "layer-norm-forward": layer_norm_forward,
     "layer-norm-backward": layer_norm_backward,
     "softmax-forward": softmax_forward,
+    "resnet18-forward": resnet18_forward,
 }
