@@ -105,6 +105,11 @@ class PlanView:
         ]
         for entry in self.entries.values():
             lines += ["", f"entry {entry.name}: {len(entry.steps)} steps"]
+            lines += [
+                f"step {index}: {label}"
+                for index, label in enumerate(entry.steps)
+                if label.endswith((" again", " more ranges)"))
+            ]
             lines += _table(entry)
         return "\n".join(lines)
 

@@ -155,6 +155,8 @@ def test_what_is_recomputed_is_shown_with_both_its_lives() -> None:
     assert (first.offset, first.size) == (second.offset, second.size)
     assert first.last < second.first
     assert labels[second.first] in again
+    assert f"step {second.first}: {labels[second.first]}\n" in str(view)
+    assert view.to_svg().count(f"<title>{twice}:") == 2
 
 
 def test_a_plan_that_fits_stays_as_it_is() -> None:
