@@ -69,7 +69,7 @@ def _ride(grouping: Grouping, node: Node) -> None:
     for other in grouping.partners[node]:
         pair = [grouping.owner.get(each) for each in (node, other)]
         product, rider = sorted(pair, key=lambda group: group is None or group.kind != "contract")
-        if product is None or rider is None or product is rider:
+        if product is None or rider is None or product is rider or len(rider.nodes) > 1:
             continue
         if product.kind == "contract" and grouping.may_merge([product, rider]):
             grouping.merge(product, [product, rider])

@@ -15,7 +15,7 @@ from asg.compiler import fuse, prepare
 from asg.functions import exp
 from asg.graph import Graph
 from asg.ops.linear import matmul
-from asg.ops.reduction import reduce_sum
+from asg.ops.reduction import reduce_max, reduce_sum
 from asg.passes.schedule_contract import ContractSchedule
 from asg.shaping import reshape
 from asg.tensor import Tensor
@@ -97,6 +97,13 @@ def test_what_reads_the_sum_waits_for_the_kernel() -> None:
     bias = reduce_sum(g, axes=(0,))
     found = kernels({"w": exp(reshape(weight, (7,))) * exp(bias)})
     assert found == [("contract", 2), ("map", 0)]
+
+
+def test_a_sum_that_belongs_to_a_row_kernel_stays_there() -> None:
+    x, y = input("x", (24, 5)), input("y", (5, 7))
+    powers = exp(x - reshape(reduce_max(x, axes=(1,)), (24, 1)))
+    found = kernels({"p": matmul(powers, y), "s": reduce_sum(powers, axes=(1,))})
+    assert found == [("row", 2), ("contract", 1)]
 
 
 def test_long_sums_stay_whole_for_their_product() -> None:
