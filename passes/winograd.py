@@ -8,6 +8,8 @@ A and B hold 0, 1 and -1: their products are a few sums, spelt out here.
 
 from __future__ import annotations
 
+from math import prod
+
 from asg.graph import Attrs
 from asg.ops.arithmetic import add, mul, sub
 from asg.ops.join import pack
@@ -19,7 +21,7 @@ from asg.tensor import Tensor
 from asg.types import Shape
 
 TILE, PATCH, KERNEL = 2, 4, 3  # results, image elements and kernel elements along an axis
-CHANNELS, PLACES = 16, 64  # below, transforming costs more than it saves
+CHANNELS, TILES = 64, 128  # below, transforming image or kernels costs more than it saves
 MOST_BYTES = 96 << 20  # of what is transformed, which is four times the image; a kernel binds it
 
 
@@ -28,17 +30,14 @@ def winograd(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
     if not _fits(attrs, x, w):
         return None
     (images, channels), out = x.shape[:2], w.shape[0]
-    sizes = [
-        size + low + high - KERNEL + 1
-        for size, (low, high) in zip(x.shape[2:], attrs["padding"], strict=True)
-    ]
+    sizes = _sizes(x, attrs["padding"])
     tiles = tuple(-(-size // TILE) for size in sizes)
     found = _image_tiles(x, attrs["padding"], tiles)
     columns = reshape(found, shape=(PATCH**2, images, channels, tiles[0] * tiles[1]))
     rows = reshape(_kernel_tiles(w), shape=(PATCH**2, 1, out, channels))
     rows = broadcast(rows, shape=(PATCH**2, images, out, channels))
     products = reshape(matmul_(rows, columns), shape=(PATCH, PATCH, images, out, *tiles))
-    return _results(products, tuple(sizes))
+    return _results(products, sizes)
 
 
 def _fits(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
@@ -46,9 +45,19 @@ def _fits(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
         return False
     if any(step != 1 for name in ("strides", "dilation", "lhs_dilation") for step in attrs[name]):
         return False
-    places = x.shape[0] * x.shape[2] * x.shape[3]
-    nbytes = 4 * places * max(w.shape[:2]) * x.dtype.numpy.itemsize
-    return places >= PLACES and nbytes <= MOST_BYTES
+    places = prod(_sizes(x, attrs["padding"]))
+    nbytes = 4 * x.shape[0] * places * max(w.shape[:2]) * x.dtype.numpy.itemsize
+    # Products over a number of tiles that makes no whole vectors lose what there is to win.
+    tiles = prod(-(-size // TILE) for size in _sizes(x, attrs["padding"]))
+    return tiles % 4 == 0 and x.shape[0] * tiles >= TILES and nbytes <= MOST_BYTES
+
+
+def _sizes(x: Tensor, padding: tuple[tuple[int, int], ...]) -> Shape:
+    """Return the spatial sizes of the result."""
+    return tuple(
+        size + low + high - KERNEL + 1
+        for size, (low, high) in zip(x.shape[2:], padding, strict=True)
+    )
 
 
 def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[int, ...]) -> Tensor:

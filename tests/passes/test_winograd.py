@@ -16,11 +16,11 @@ from asg.tensor import Tensor
 
 SHAPES = [
     # images, channels, kernels, height, width, padding
-    (1, 16, 16, 8, 8, ((1, 1), (1, 1))),
-    (2, 17, 19, 9, 13, ((1, 1), (1, 1))),
-    (3, 16, 33, 11, 6, ((0, 0), (0, 0))),
-    (1, 24, 16, 7, 31, ((2, 0), (0, 3))),
-    (1, 16, 16, 16, 17, ((-1, 2), (1, -2))),
+    (1, 64, 64, 24, 24, ((1, 1), (1, 1))),
+    (2, 67, 65, 15, 31, ((1, 1), (1, 1))),
+    (17, 64, 73, 10, 6, ((0, 0), (0, 0))),
+    (2, 64, 66, 15, 28, ((2, 0), (0, 3))),
+    (3, 65, 64, 16, 17, ((-1, 2), (1, -2))),
 ]
 
 
@@ -84,15 +84,15 @@ def test_four_kernels_with_what_follows() -> None:
         )  # fmt: skip
         return asg.maximum(y + b.reshape(-1, 1, 1), 0.0) + x
 
-    graph = asg.trace(block, asg.spec((1, 32, 14, 14)), asg.spec((32, 32, 3, 3)), asg.spec((32,)))
+    graph = asg.trace(block, asg.spec((1, 64, 32, 32)), asg.spec((64, 64, 3, 3)), asg.spec((64,)))
     kinds = sorted(kernel.kind for kernel in fuse(prepare(graph)).kernels)
     assert kinds == ["contract", "map", "map", "map"]
 
 
 @pytest.mark.parametrize(
     "shape",
-    [(1, 8, 32, 16, 16), (1, 32, 32, 5, 5), (64, 64, 64, 56, 56)],
-    ids=["few-channels", "few-places", "too-large"],
+    [(1, 32, 64, 32, 32), (4, 64, 64, 14, 14), (64, 64, 64, 56, 56)],
+    ids=["few-channels", "odd-tiles", "too-large"],
 )
 def test_where_it_does_not_pay(shape: tuple[int, ...]) -> None:
     graph = convolved(shape, ((1, 1), (1, 1)))
