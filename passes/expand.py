@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from asg.graph import Graph, Node, Value, rewrite
@@ -24,31 +25,40 @@ class ExpandComposites:
     fuse_attention: bool | None = None
 
     def __call__(self, graph: Graph) -> Graph:
-        while any(self._is_spelt_out(node) for node in graph.nodes):
-            graph = rewrite(graph, self._expand)
+        while chosen := {node for node in graph.nodes if self._is_spelt_out(graph, node)}:
+            graph = _expand_all(graph, chosen)
         return graph
 
-    def _is_spelt_out(self, node: Node) -> bool:
+    def _is_spelt_out(self, graph: Graph, node: Node) -> bool:
         match node.op.kind:
             case Composite():
                 return True
             case Attention():
-                return not (self.fuse_attention and is_one_kernel(node))
+                return not (self.fuse_attention and is_one_kernel(graph, node))
             case _:
                 return False
 
-    def _expand(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        kind = node.op.kind
-        if not isinstance(kind, (Composite, Attention)) or not self._is_spelt_out(node):
-            return None
-        result = kind.expand(node.attrs, *(Tensor(value) for value in inputs))
-        results = result if isinstance(result, tuple) else (result,)
-        return tuple(tensor.value for tensor in results)
+
+def _expand_all(graph: Graph, chosen: Set[Node]) -> Graph:
+    return rewrite(graph, lambda node, inputs: _expand(node, inputs) if node in chosen else None)
 
 
-def is_one_kernel(node: Node) -> bool:
-    """Tell whether a kernel can compute an attention node: nothing is empty, and operands and
-    results are few enough to be bound."""
+def _expand(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    kind = node.op.kind
+    assert isinstance(kind, (Composite, Attention))
+    result = kind.expand(node.attrs, *(Tensor(value) for value in inputs))
+    results = result if isinstance(result, tuple) else (result,)
+    return tuple(tensor.value for tensor in results)
+
+
+def is_one_kernel(graph: Graph, node: Node) -> bool:
+    """Tell whether a kernel can compute an attention node: more than logarithms is wanted,
+    nothing is empty, and operands and results are few enough to be bound."""
+    kind = node.op.kind
+    assert isinstance(kind, Attention)
+    main = node.values if kind.part == "key_grad" else node.values[:1]
+    if not any(value in graph.users or value in graph.results for value in main):
+        return False
     if any(value.type.size == 0 for value in (*node.inputs, *node.values)):
         return False
     loads = {under_views(value) for value in node.inputs}

@@ -128,7 +128,7 @@ def test_every_exit_status_is_documented(run: Run) -> None:
     for number, text in EXIT_CODES.items():
         assert f"{number}  {text}" in result.stdout
     assert sorted(main.commands) == [
-        "bisect", "compile", "doctor", "inspect", "profile", "run", "verify",
+        "bisect", "cache", "compile", "doctor", "inspect", "profile", "run", "tune", "verify",
     ]  # fmt: skip
 
 

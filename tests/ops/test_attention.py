@@ -256,3 +256,23 @@ def test_the_target_decides_unless_told() -> None:
         assert exe.report()["dispatches"] == {"attention": 1}
     with asg.compile(graph, schedule="gpu", passes=spelt_out) as exe:
         assert "attention" not in exe.report()["dispatches"]
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("family", ["cpu", "gpu"])
+def test_the_logarithms_alone(family: str) -> None:
+    def logs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        result: Tensor = attention(q, k, v, causal=False, scale=0.5)[1]
+        return result
+
+    graph = asg.trace(logs, asg.spec((3, 2)), asg.spec((4, 2)), asg.spec((4, 3)))
+    random = np.random.default_rng(0)
+    inputs = {
+        name: random.normal(size=graph.input(name).type.shape).astype(np.float32)
+        for name in graph.input_names()
+    }
+    passes = compiler.pipeline(fuse_attention=True)
+    with asg.compile(graph, target="wgpu", schedule=family, passes=passes) as exe:
+        found = exe({name: inputs[name] for name in exe.entries["main"].inputs})["output"]
+    scores = 0.5 * inputs["q"] @ inputs["k"].T
+    np.testing.assert_allclose(found, np.log(np.exp(scores).sum(1)), rtol=1e-5, atol=1e-5)

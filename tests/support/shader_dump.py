@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def keep(label: str, code: str) -> None:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         # Another process may be writing the same file: each writes its own, and one stays.
-        part = path.with_suffix(f".{os.getpid()}.part")
+        part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
         part.write_text(json.dumps({"label": label, "code": code}))
         part.replace(path)
 
