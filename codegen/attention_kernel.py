@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from asg.artefact import Variant
-from asg.codegen.attention_roles import Product, Roles, roles_of
+from asg.codegen.attention_roles import Product, Roles, roles_of, stored_as
 from asg.codegen.attention_tile import (
     BLOCK,
     BLOCK_QUADS,
@@ -376,7 +376,11 @@ def _holes(
         for name in line
     ]
     first_block, blocks = block_range(tile.emitter, roles, *rows)
-    stores = [tile.store(number, each) for number, each in enumerate(roles.sums)]
+    stores = [
+        tile.store(number, each)
+        for number, each in enumerate(roles.sums)
+        if stored_as(tile.context, each.result) is not None
+    ]
     return {
         "setup": tile.emitter.take(),
         "sums": names,
