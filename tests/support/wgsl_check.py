@@ -36,6 +36,11 @@ _F16 = re.compile(r"\b(f16|vec[234]h|mat[234]x[234]h)\b|\d[hH]\b")
 Verdicts = dict[str, str | None]
 
 
+_DEFAULT = 16384  # bytes of workgroup memory, unless a device is asked for more
+_WORKGROUP = re.compile(r"var<workgroup>\s+\w+\s*:\s*array<(\w+),\s*(\d+)u?>")
+_SIZES = {"vec4f": 16, "vec4u": 16, "vec4i": 16}
+
+
 def is_native(code: str) -> bool:
     """Tell whether a shader uses what only native implementations have (64-bit integers)."""
     return bool(_NATIVE.search(_COMMENT.sub("", code)))
@@ -46,14 +51,18 @@ def check_naga(shaders: Mapping[str, str]) -> Verdicts:
     return _check([sys.executable, str(NAGA_SCRIPT)], shaders)
 
 
-def check_tint(shaders: Mapping[str, str]) -> Verdicts:
-    """Each shader's name with None, or with what Tint objects to within WebGPU's default limits."""
+def check_tint(shaders: Mapping[str, str], *, raised: bool = False) -> Verdicts:
+    """Each shader's name with None, or with what Tint objects to within WebGPU's default limits.
+
+    With `raised`, on a device that was asked for more workgroup memory.
+    """
     node = _node()
     if node is None:
         raise RuntimeError("Node is missing: `make setup-dev` installs it")
     if not WEBGPU.is_dir():
         raise RuntimeError("Tint is missing (npm's webgpu): `make setup-dev` installs it")
-    return _check([node, str(TINT_SCRIPT), str(WEBGPU)], shaders)
+    arguments = ["raised"] if raised else []
+    return _check([node, str(TINT_SCRIPT), str(WEBGPU), *arguments], shaders)
 
 
 def _node() -> str | None:
@@ -76,7 +85,18 @@ def _case(name: str, code: str) -> dict[str, object]:
     if _F16.search(bare) and "enable f16;" not in bare:
         # On the first line, so that line numbers in messages stay true.
         code = "enable f16; " + code
-    return {"name": name, "code": code, "subgroups": bool(_SUBGROUPS.search(bare))}
+    return {
+        "name": name,
+        "code": code,
+        "subgroups": bool(_SUBGROUPS.search(bare)),
+    }
+
+
+def needs_raised_limits(code: str) -> bool:
+    """Tell whether a shader declares more workgroup memory than every device has: then it belongs
+    to a variant that asks for it, beside one that does not."""
+    declared = _WORKGROUP.findall(_COMMENT.sub("", code))
+    return sum(_SIZES.get(element, 4) * int(count) for element, count in declared) > _DEFAULT
 
 
 def _check_batch(command: Sequence[str], cases: Sequence[Mapping[str, object]]) -> Verdicts:

@@ -1,6 +1,7 @@
-// Compiles WGSL with Tint, as a browser would, within WebGPU's default limits.
+// Compiles WGSL with Tint, as a browser would, within WebGPU's default limits, or, `raised`, with
+// more workgroup memory.
 //
-//   node check.mjs WEBGPU_FOLDER < cases.json
+//   node check.mjs WEBGPU_FOLDER [raised] < cases.json
 //
 // Input: [{name, code, subgroups}], where `subgroups` says that the code needs the extension.
 // Output: one JSON line for each case, [name, null] or [name, message], written as soon as it is
@@ -13,17 +14,19 @@ import { pathToFileURL } from 'node:url';
 const SETUP_FAILED = 3;
 const FEATURES = ['shader-f16', 'subgroups'];
 
-async function openDevice(webgpuFolder) {
+const RAISED = { maxComputeWorkgroupStorageSize: 32768 };
+
+async function openDevice(webgpuFolder, isRaised) {
   const { create, globals } = await import(pathToFileURL(join(webgpuFolder, 'index.js')));
   Object.assign(globalThis, globals);
   // Dawn dies with the object that create() returns, so it must outlive every garbage collection.
   globalThis.dawn = create([]);
   const adapter = await globalThis.dawn.requestAdapter();
   if (!adapter) throw new Error('Dawn finds no adapter (on Mesa it needs version 24 or newer)');
-  // No requiredLimits: the device then enforces the defaults that every browser grants.
-  return adapter.requestDevice({
-    requiredFeatures: FEATURES.filter((feature) => adapter.features.has(feature)),
-  });
+  const requiredFeatures = FEATURES.filter((feature) => adapter.features.has(feature));
+  // Without requiredLimits the device enforces the defaults that every browser grants.
+  const requiredLimits = isRaised ? RAISED : {};
+  return adapter.requestDevice({ requiredFeatures, requiredLimits });
 }
 
 /** Null, or what Tint or Dawn objects to. */
@@ -50,7 +53,7 @@ async function check(device, { code, subgroups }) {
 }
 
 const cases = JSON.parse(readFileSync(0, 'utf8'));
-const device = await openDevice(process.argv[2]).catch((error) => {
+const device = await openDevice(process.argv[2], process.argv[3] === 'raised').catch((error) => {
   console.error(error.message);
   process.exit(SETUP_FAILED);
 });

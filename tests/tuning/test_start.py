@@ -66,7 +66,8 @@ def weighted() -> asg.Graph:
     return graph.with_values({"w": np.ones((64, 64), np.float32)})
 
 
-def test_a_refused_kernel_leaves_nothing() -> None:
+def test_a_refused_kernel_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ASG_WGSL_DUMP", str(tmp_path))
     device = Device.open()
     artefact = lower({"main": weighted()})
     name, kernel = next(iter(artefact.kernels.items()))
