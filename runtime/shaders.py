@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +64,7 @@ def _write(folder: Path, shader: Shader) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / shader.file_name
     # Another process may be writing the same file: each writes its own, and one stays.
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     part.write_text(f"// {shader.label}\n{shader.full_text}", encoding="utf-8")
     part.replace(path)
     return path
