@@ -62,12 +62,11 @@ def _sizes(x: Tensor, padding: tuple[tuple[int, int], ...]) -> Shape:
 
 def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[int, ...]) -> Tensor:
     """Return Bᵀ d B of every tile: [16, n, c, *tiles], flat."""
-    high = [
-        low + TILE * count + PATCH - TILE - size - low
-        for count, size, (low, _) in zip(tiles, x.shape[2:], padding, strict=True)
-    ]
     lows = [low for low, _ in padding]
-    ends = [end - low for end, low in zip(high, lows, strict=True)]
+    ends = [
+        TILE * (count - 1) + PATCH - size - low
+        for count, size, low in zip(tiles, x.shape[2:], lows, strict=True)
+    ]
     whole = pad(x, low=(0, 0, *lows), high=(0, 0, *ends), fill=0.0)
     found = windows(whole, sizes=(PATCH, PATCH), strides=(TILE, TILE), dilation=(1, 1))
     lead = found.ndim - 2
