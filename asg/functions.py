@@ -14,7 +14,7 @@ import numpy as np
 
 from asg.errors import DTypeError
 from asg.op import Op
-from asg.ops import arithmetic, bits, elementwise, logic, normalizing, reduction
+from asg.ops import arithmetic, bits, elementwise, hyperbolic, logic, normalizing, reduction
 from asg.ops.convert import cast, stop_gradient
 from asg.ops.linear import matmul
 from asg.ops.sources import constant
@@ -57,20 +57,21 @@ from asg.tensor import Tensor, as_tensor, bind_operators
 from asg.types import DType, as_dtype
 
 __all__ = [
-    "abs", "add", "all", "any", "arange", "argmax", "argmin", "bitcast", "bitwise_and",
-    "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip",
-    "concatenate", "constant", "cos", "equal", "erf", "exp", "expand_dims", "expm1", "eye",
-    "flatten", "flip", "floor", "floor_divide", "fold_in", "full", "full_like", "gelu",
-    "getitem", "greater", "greater_equal", "isfinite", "isinf", "isnan", "key", "less",
-    "less_equal", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mul",
-    "neg", "not_equal", "one_hot", "ones", "ones_like", "pad", "permute", "pow", "prod",
-    "random_bernoulli", "random_bits", "random_uniform", "reciprocal", "relu", "remainder",
-    "reshape", "round", "rsqrt", "scatter_add", "shift_left", "shift_right", "sigmoid", "sign",
-    "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "abs", "acos", "acosh", "add", "all", "any", "arange", "argmax", "argmin", "asin", "asinh",
+    "atan", "atanh", "bitcast", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor",
+    "broadcast_to", "cast", "ceil", "clip", "concatenate", "constant", "cos", "cosh", "equal",
+    "erf", "exp", "expand_dims", "expm1", "eye", "flatten", "flip", "floor", "floor_divide",
+    "fmod", "fold_in", "full", "full_like", "gelu", "getitem", "greater", "greater_equal",
+    "isfinite", "isinf", "isnan", "key", "less", "less_equal", "log", "log1p", "log_softmax",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "mul", "neg", "not_equal", "one_hot", "ones",
+    "ones_like", "pad", "permute", "pow", "prod", "random_bernoulli", "random_bits",
+    "random_uniform", "reciprocal", "relu", "remainder", "reshape", "round", "rsqrt",
+    "scatter_add", "shift_left", "shift_right", "sigmoid", "sign", "silu", "sin", "sinh",
+    "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
     "stop_gradient", "sub", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
-    "transpose", "tri", "tril", "triu", "true_divide", "trunc", "unsqueeze", "var", "where",
-    "zeros", "zeros_like",
+    "transpose", "tri", "tril", "triu", "true_divide", "trunc", "trunc_divide", "unsqueeze",
+    "var", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 Axis = int | Sequence[int] | None
@@ -79,6 +80,7 @@ abs = arithmetic.abs_
 add = arithmetic.add
 ceil = arithmetic.ceil
 floor = arithmetic.floor
+fmod = arithmetic.fmod
 maximum = arithmetic.maximum
 minimum = arithmetic.minimum
 mul = arithmetic.mul
@@ -89,6 +91,7 @@ sign = arithmetic.sign
 sub = arithmetic.sub
 true_divide = arithmetic.true_divide
 trunc = arithmetic.trunc
+trunc_divide = arithmetic.trunc_divide
 cos = elementwise.cos
 erf = elementwise.erf
 exp = elementwise.exp
@@ -102,6 +105,14 @@ sin = elementwise.sin
 sqrt = elementwise.sqrt
 tan = elementwise.tan
 tanh = elementwise.tanh
+acos = hyperbolic.acos
+acosh = hyperbolic.acosh
+asin = hyperbolic.asin
+asinh = hyperbolic.asinh
+atan = hyperbolic.atan
+atanh = hyperbolic.atanh
+cosh = hyperbolic.cosh
+sinh = hyperbolic.sinh
 bitwise_and = bits.bitwise_and
 bitwise_not = bits.bitwise_not
 bitwise_or = bits.bitwise_or
@@ -392,11 +403,12 @@ def softplus(x: Any) -> Tensor:
 
 
 _METHODS = (
-    abs, all, any, argmax, argmin, broadcast_to, cast, ceil, clip, cos, erf, exp, expm1, flatten,
-    flip, floor, gelu, isfinite, isinf, isnan, log, log1p, log_softmax, logsumexp, matmul, max,
-    maximum, mean, min, minimum, permute, pow, prod, reciprocal, relu, reshape, round, rsqrt,
-    sigmoid, sign, silu, sin, softmax, softplus, split, sqrt, square, squeeze, std, sum, swapaxes,
-    take, tan, tanh, transpose, tril, triu, trunc, unsqueeze, var,
+    abs, acos, acosh, all, any, argmax, argmin, asin, asinh, atan, atanh, broadcast_to, cast,
+    ceil, clip, cos, cosh, erf, exp, expm1, flatten, flip, floor, gelu, isfinite, isinf, isnan,
+    log, log1p, log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, permute, pow,
+    prod, reciprocal, relu, reshape, round, rsqrt, sigmoid, sign, silu, sin, sinh, softmax,
+    softplus, split, sqrt, square, squeeze, std, sum, swapaxes, take, tan, tanh, transpose,
+    tril, triu, trunc, unsqueeze, var,
 )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ _ROUNDED = Accuracy(0.5)
 # Elementwise ops that make floats of floats.
 ACCURACY: Mapping[str, Accuracy] = {
     **dict.fromkeys(["neg", "abs", "sign", "floor", "ceil", "round", "trunc"], _EXACT),
-    **dict.fromkeys(["maximum", "minimum", "select", "stop_gradient"], _EXACT),
+    **dict.fromkeys(["maximum", "minimum", "select", "stop_gradient", "fmod"], _EXACT),
     **dict.fromkeys(["add", "sub", "mul", "remainder"], _ROUNDED),
     "div": Accuracy(0.5, 2.0),
     "reciprocal": Accuracy(0.5, 2.0),
@@ -105,9 +105,17 @@ ACCURACY: Mapping[str, Accuracy] = {
     "pow": Accuracy(1.5),
     "sin": Accuracy(1.6),
     "cos": Accuracy(1.6),
-    "tan": Accuracy(3.0, 2.0),
+    "tan": Accuracy(2.0, 2.0),
+    "asin": Accuracy(2.5, 4.0),
+    "acos": Accuracy(2.0, 4.0),
+    "atan": Accuracy(2.5, 2.0),
+    "sinh": Accuracy(2.0, 2.0),
+    "cosh": Accuracy(2.0, 2.0),
+    "asinh": Accuracy(2.5, 4.0),
+    "acosh": Accuracy(3.0, 4.0),
+    "atanh": Accuracy(2.5, 2.0),
     "tanh": Accuracy(1.3, 2.0),
-    "sigmoid": Accuracy(2.5, 2.0),
+    "sigmoid": Accuracy(2.0, 2.0),
     "erf": Accuracy(1.5),
 }
 
@@ -115,7 +123,7 @@ ACCURACY: Mapping[str, Accuracy] = {
 COMPOSED: Mapping[str, Accuracy] = {
     "square": _ROUNDED,
     "relu": _EXACT,
-    "silu": Accuracy(3.5, 2.0, least=128 * TINY),
+    "silu": Accuracy(3.0, 2.0, least=128 * TINY),
     "gelu": Accuracy(2.0, of_operand=True),
     "gelu_tanh": Accuracy(2.0, of_operand=True),
     "softplus": Accuracy(3.0),

@@ -14,6 +14,7 @@ from asg.ops import (
     convert,
     convolution,
     elementwise,
+    hyperbolic,
     indexing,
     join,
     linear,
@@ -29,8 +30,8 @@ from asg.ops import (
 from asg.tensor import bind_operators
 
 _FAMILIES = (
-    sources, arithmetic, elementwise, logic, bits, convert, movement, join, reduction, linear,
-    indexing, normalizing, losses, attention, windows, convolution, pooling,
+    sources, arithmetic, elementwise, hyperbolic, logic, bits, convert, movement, join, reduction,
+    linear, indexing, normalizing, losses, attention, windows, convolution, pooling,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

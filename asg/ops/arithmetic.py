@@ -182,6 +182,76 @@ remainder = Op(
 )
 
 
+def _trunc_divide(x: Array, y: Array) -> Array:
+    """The quotient of the sizes, with its sign; sizes are unsigned, since the least integer's
+    is none of the signed ones."""
+    if x.dtype.kind == "u":
+        return np.floor_divide(x, y)
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    sizes = np.abs(x).view(unsigned), np.abs(y).view(unsigned)
+    size: Array = np.floor_divide(*sizes).view(x.dtype)
+    return np.where((x < 0) == (y < 0), size, -size)
+
+
+def _fmod(x: Array, y: Array) -> Array:
+    """`np.fmod`, but for `INT_MIN % -1`, which traps on some machines: it is 0."""
+    is_signed = x.dtype.kind == "i"
+    result: Array = np.fmod(x, np.where(y == -1, 1, y) if is_signed else y)
+    return result
+
+
+trunc_divide = Op(
+    name="trunc_divide",
+    doc="Integer quotient rounded towards zero; 0 where the divisor is 0.",
+    kind=Elementwise(
+        {DType.I32: "asg_trunc_div_i({0}, {1})", DType.U32: "asg_floor_div_u({0}, {1})"}, cost=8
+    ),
+    shape=pointwise(2, INTEGER),
+    numpy=_trunc_divide,
+    grad=not_differentiable("integers have no gradient"),
+    examples=[
+        Example([[7, -7, 7, -7, 5], [2, 2, -2, -2, 0]], [3, -3, -3, 3, 0], dtypes=["i32", "i32"]),
+        Example([[7, 9], [2, 0]], [3, 0], dtypes=["u32", "u32"]),
+    ],
+    samples=[
+        Sample(["i32[40]", "i32[40]"], low=-9, high=9),
+        Sample(["u32[40]", "u32[40]"], low=0, high=9),
+    ],
+    errors=[BadSample(["f32[2]", "f32[2]"], match="trunc_divide: needs an integer input")],
+    broadcasts=True,
+    promotes=True,
+)
+
+# fmod(x, y) = x - y trunc(x / y), so dy gets -trunc(x / y) = (fmod(x, y) - x) / y
+fmod = Op(
+    name="fmod",
+    doc="Remainder with the sign of x, as C's `fmod` and `%`; for integers 0 where y is 0.",
+    kind=Elementwise(
+        {
+            DType.F32: "asg_fmod_f({0}, {1})",
+            DType.I32: "asg_fmod_i({0}, {1})",
+            DType.U32: "asg_rem_u({0}, {1})",
+        },
+        cost=8,
+    ),
+    shape=pointwise(2, NUMBER),
+    numpy=_fmod,
+    grad=lambda node, g, x, y: [g, g * round_((node - x) / y)],
+    examples=[
+        Example([[7.5, -7.5, 7.5], [2.0, 2.0, -2.0]], [1.5, -1.5, 1.5]),
+        Example([[7, -7, 7, 5], [3, 3, -3, 0]], [1, -1, 1, 0], dtypes=["i32", "i32"]),
+    ],
+    samples=[
+        Sample(["f32[8]", "f32[8]"], lows=[3.1, 2.6], highs=[4.9, 2.9]),
+        Sample(["i32[40]", "i32[40]"], low=-9, high=9),
+        Sample(["u32[40]", "u32[40]"], low=0, high=9),
+    ],
+    errors=[BadSample(["bool[2]", "bool[2]"], match="fmod: needs a number as input")],
+    broadcasts=True,
+    promotes=True,
+)
+
+
 def _share(g: Tensor, wins: Tensor, ties: Tensor) -> list[Tensor]:
     """Give `g` to the first operand where it wins, half of it on ties, the rest to the other."""
     first = logic.select(wins, g, logic.select(ties, 0.5 * g, 0.0))
@@ -280,6 +350,6 @@ trunc = Op(
 )
 
 OPS = (
-    neg, abs_, sign, add, sub, mul, div, floor_divide, remainder, maximum, minimum,
-    floor, ceil, round_, trunc,
+    neg, abs_, sign, add, sub, mul, div, floor_divide, remainder, trunc_divide, fmod, maximum,
+    minimum, floor, ceil, round_, trunc,
 )  # fmt: skip

@@ -28,6 +28,11 @@ def _is_shift(amount: int) -> bool:
     return 0 <= amount < 32
 
 
+def _towards_zero(x: int, y: int) -> int:
+    quotient = abs(x) // abs(y)
+    return quotient if (x < 0) == (y < 0) else -quotient
+
+
 # Python's own integers, which have no size.
 RULES: dict[str, tuple[Callable[[Any, Any], Any], Binary]] = {
     "add": (asg.add, lambda x, y: x + y),
@@ -35,6 +40,8 @@ RULES: dict[str, tuple[Callable[[Any, Any], Any], Binary]] = {
     "mul": (asg.mul, lambda x, y: x * y),
     "floor_divide": (asg.floor_divide, lambda x, y: x // y if y else 0),
     "remainder": (asg.remainder, lambda x, y: x % y if y else 0),
+    "trunc_divide": (asg.trunc_divide, lambda x, y: _towards_zero(x, y) if y else 0),
+    "fmod": (asg.fmod, lambda x, y: x - y * _towards_zero(x, y) if y else 0),
     "maximum": (asg.maximum, max),
     "minimum": (asg.minimum, min),
     "shift_left": (asg.shift_left, lambda x, y: x << y if _is_shift(y) else 0),
@@ -92,6 +99,11 @@ def test_constant_divisors(divisor: int, target: str) -> None:
     found = _run(lambda x: asg.floor_divide(x, by), x, target=target)
     np.testing.assert_array_equal(found, quotients)
     np.testing.assert_array_equal(_run(lambda x: asg.remainder(x, by), x, target=target), rests)
+    quotients = [_wrap(_towards_zero(each, divisor), DType.I32) if divisor else 0 for each in I32]
+    found = _run(lambda x: asg.trunc_divide(x, by), x, target=target)
+    np.testing.assert_array_equal(found, quotients)
+    rests = [each - divisor * _towards_zero(each, divisor) if divisor else 0 for each in I32]
+    np.testing.assert_array_equal(_run(lambda x: asg.fmod(x, by), x, target=target), rests)
 
 
 FLOATS = [

@@ -122,6 +122,14 @@ _SPECIAL = np.array(
         "sin",
         "cos",
         "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
         "sign",
         "isnan",
     ],
@@ -138,10 +146,10 @@ def test_special_values(name: str, width: int) -> None:
 
 @pytest.mark.device
 @pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize("name", ["pow", "remainder", "maximum", "minimum"])
+@pytest.mark.parametrize("name", ["pow", "remainder", "fmod", "maximum", "minimum"])
 def test_special_pairs(name: str, width: int) -> None:
     x, y = (grid.reshape(-1).copy() for grid in np.meshgrid(_SPECIAL, _SPECIAL))
-    helper = {"remainder": "asg_rem_f"}.get(name, f"asg_{name}")
+    helper = {"remainder": "asg_rem_f", "fmod": "asg_fmod_f"}.get(name, f"asg_{name}")
     with np.errstate(all="ignore"):
         expected = TABLE[name].numpy(x, y)
     found = run(helper, "ff", "f", [x, y], width).view(np.float32)
@@ -159,6 +167,8 @@ def test_remainder_is_exact(width: int) -> None:
     x, y = (sizes * chance.choice([-1, 1], (2, _COUNT))).astype(np.float32)
     found = run("asg_rem_f", "ff", "f", [x, y], width).view(np.float32)
     np.testing.assert_array_equal(found, np.remainder(x, y))
+    found = run("asg_fmod_f", "ff", "f", [x, y], width).view(np.float32)
+    np.testing.assert_array_equal(found, np.fmod(x, y))
 
 
 _EDGES = np.array([0, 1, -1, 2, -2, 7, -7, 31, 32, 33, 2**31 - 1, -(2**31)], np.int64)
@@ -167,21 +177,25 @@ _EDGES = np.array([0, 1, -1, 2, -2, 7, -7, 31, 32, 33, 2**31 - 1, -(2**31)], np.
 @pytest.mark.device
 @pytest.mark.parametrize("width", [1, 4])
 @pytest.mark.parametrize(
-    ("name", "op"),
+    "op",
     [
-        ("asg_floor_div", arithmetic.floor_divide),
-        ("asg_rem", arithmetic.remainder),
-        ("asg_shift_left", bits.shift_left),
-        ("asg_shift_right", bits.shift_right),
+        arithmetic.floor_divide,
+        arithmetic.remainder,
+        arithmetic.trunc_divide,
+        arithmetic.fmod,
+        bits.shift_left,
+        bits.shift_right,
     ],
+    ids=str,
 )
 @pytest.mark.parametrize("letter", ["i", "u"])
-def test_integer_pairs(name: str, op: Any, letter: str, width: int) -> None:
+def test_integer_pairs(op: Any, letter: str, width: int) -> None:
     kind = {"i": np.int32, "u": np.uint32}[letter]
     x, y = (grid.reshape(-1).astype(kind) for grid in np.meshgrid(_EDGES, _EDGES))
     with np.errstate(all="ignore"):
         expected = op.numpy(x, y)
-    found = run(f"{name}_{letter}", letter * 2, letter, [x, y], width).view(kind)
+    helper = op.kind.wgsl[{"i": DType.I32, "u": DType.U32}[letter]].partition("(")[0]
+    found = run(helper, letter * 2, letter, [x, y], width).view(kind)
     np.testing.assert_array_equal(found, expected)
 
 
