@@ -28,7 +28,7 @@ from asg.types import DType, TensorType, spec
 from asg.verify import verify
 
 if TYPE_CHECKING:
-    from asg import nn, optim, testing
+    from asg import nn, onnx, optim, testing
     from asg.compiler import compile
     from asg.data import Batches
     from asg.passes.autodiff import grad, value_and_grad
@@ -49,10 +49,11 @@ _LAZY = {
     "Batches": "asg.data",
     "manual_seed": "asg.seed",
     "nn": "asg.nn",
+    "onnx": "asg.onnx",
     "optim": "asg.optim",
     "testing": "asg.testing",
 }
-_MODULES = ("nn", "optim", "testing")
+_MODULES = ("nn", "onnx", "optim", "testing")
 
 __all__ = [
     "AsgError",
@@ -71,6 +72,7 @@ __all__ = [
     "load_graph",
     "manual_seed",
     "nn",
+    "onnx",
     "ops",
     "optim",
     "parse_graph",

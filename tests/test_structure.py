@@ -52,7 +52,7 @@ ARROWS = {
 
 # Layer -> the packages of others that it may import.
 FOREIGN = {
-    "ground": {"numpy", "safetensors", "onnx", "torch"},
+    "ground": {"numpy", "safetensors", "onnx", "google", "torch"},
     "passes": {"numpy"},
     "shaders": set[str](),
     "codegen": {"numpy", "jinja2"},

@@ -1,0 +1,80 @@
+"""ONNX element types beside those that are computed here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from asg.errors import DTypeError, GraphError
+from asg.onnx.problems import NodeUnsupportedError
+from asg.types import DType
+
+Array = np.ndarray[Any, Any]
+NumpyType = np.dtype[Any]
+
+# Computed as: the narrowest type here that holds every value, or nearly (64-bit ones).
+_COMPUTED = {
+    "float32": DType.F32,
+    "float16": DType.F32,
+    "bfloat16": DType.F32,
+    "float64": DType.F32,
+    "int64": DType.I32,
+    "int32": DType.I32,
+    "int16": DType.I32,
+    "int8": DType.I32,
+    "uint64": DType.U32,
+    "uint32": DType.U32,
+    "uint16": DType.U32,
+    "uint8": DType.U32,
+    "bool": DType.BOOL,
+}
+
+
+def numpy_type(code: int) -> NumpyType:
+    """Return the NumPy dtype of an ONNX element type.
+
+    Raises:
+        GraphError: there is no such type.
+        NodeUnsupportedError: it is no type of numbers.
+    """
+    if code == onnx.TensorProto.STRING:
+        raise NodeUnsupportedError("strings are not computed")
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
+    except KeyError:
+        raise GraphError(f"{code} is no ONNX element type") from None
+
+
+def computed_type(dtype: NumpyType, allow_float64: bool) -> DType:
+    """Return the type in which values of an ONNX type are computed.
+
+    Raises:
+        NodeUnsupportedError: there is none.
+    """
+    if dtype == np.float64 and not allow_float64:
+        raise NodeUnsupportedError(
+            "float64 is not computed", 'asg.onnx.load(…, float64="narrow") computes it in f32'
+        )
+    if dtype.name not in _COMPUTED:
+        raise NodeUnsupportedError(f"{dtype.name} is not computed")
+    return _COMPUTED[dtype.name]
+
+
+def narrowed(array: Array, dtype: DType, name: str) -> Array:
+    """Return a known array in the type in which it is computed; whole numbers must fit.
+
+    Raises:
+        DTypeError: one does not; the message names the tensor.
+    """
+    target = dtype.numpy
+    if array.dtype == target:
+        return array
+    if array.dtype.kind in "iu" and array.size:
+        low, high = int(array.min()), int(array.max())
+        limits = np.iinfo(target)
+        if low < limits.min or high > limits.max:
+            worst = low if low < limits.min else high
+            raise DTypeError(f"{name!r} ({array.dtype}) holds {worst}, which does not fit {dtype}")
+    return array.astype(target)

@@ -1,0 +1,375 @@
+"""From the nodes of an ONNX model to those of a graph.
+
+An `Importer` makes one graph: it goes through the nodes in order, asks the table of converters
+for each, and keeps what is known already (constants, shapes) as arrays beside tensors. A node
+that can't be converted is noted down, and what depends on it is skipped, so that one run finds
+every such node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asg.errors import AsgError, DTypeError, GraphError, ShapeError
+from asg.graph import Graph, Literal, Node
+from asg.onnx import folding, schemas
+from asg.onnx.call import Call, Operand, Typed
+from asg.onnx.dtypes import Array, computed_type, narrowed, numpy_type
+from asg.onnx.model import Model
+from asg.onnx.problems import NodeUnsupportedError, Problem
+from asg.onnx.registry import Converter, Table
+from asg.ops.sources import constant_, input
+from asg.site import Site, inherit
+from asg.tensor import Tensor
+from asg.types import TensorType
+
+DEPTH = 64  # of graphs within graphs and functions within functions
+
+
+@dataclass
+class Scope:
+    """The values by name that nodes of one graph or function body can read."""
+
+    values: dict[str, Operand | None] = field(default_factory=dict)  # None: it can't be made
+    outer: Scope | None = None
+    opsets: Mapping[str, int] = field(default_factory=dict)
+    path: str = ""
+    depth: int = 0
+
+    def find(self, name: str) -> Operand | None:
+        """Return a value; None where it depends on what can't be converted.
+
+        Raises:
+            GraphError: nothing makes it before it is read.
+        """
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return scope.values[name]
+            scope = scope.outer
+        raise GraphError(f"{name!r} is read, but nothing makes it before")
+
+    def inside(self, name: str, opsets: Mapping[str, int], outer: Scope | None) -> Scope:
+        """Return a scope for a body of a node here."""
+        if self.depth >= DEPTH:
+            raise GraphError(f"graphs or functions stand {DEPTH} deep in each other")
+        return Scope({}, outer, opsets, f"{self.path}{name}/", self.depth + 1)
+
+
+class Importer:
+    """Makes one graph of a model, with sizes of dimensions and values of inputs as given."""
+
+    def __init__(
+        self,
+        model: Model,
+        table: Table,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        known: Mapping[str, Array] | None = None,
+        allow_float64: bool = False,
+    ) -> None:
+        self.model, self.table = model, table
+        self.shapes, self.known = shapes, known or {}
+        self.allow_float64 = allow_float64
+        self.problems: list[Problem] = []
+        self.values: dict[str, Array] = {}
+        self._inputs: list[Node] = []
+        self._count = 0
+
+    # -- values -------------------------------------------------------------------------------
+
+    def tensor(self, operand: Operand) -> Tensor:
+        """Return a value as a tensor of the graph; weights become parameters at first use."""
+        if operand.tensor is None:
+            assert operand.array is not None
+            dtype = computed_type(operand.dtype, self.allow_float64)
+            array = narrowed(operand.array, dtype, operand.name)
+            if operand.is_parameter:
+                type_ = TensorType(array.shape, dtype)
+                operand.tensor = input(operand.name, type_, role="parameter")
+                self.values[operand.name] = array
+            else:
+                operand.tensor = self.constant_tensor(array)
+        return operand.tensor
+
+    def constant_tensor(self, array: Array) -> Tensor:
+        """Return an array of a type that is computed as a constant of the graph."""
+        found: Tensor = constant_(value=Literal(array))
+        return found
+
+    def array(self, proto: Any, name: str) -> Array:
+        """Return the contents of a tensor in the model."""
+        return self.model.array(proto, name)
+
+    def opset(self, domain: str) -> int:
+        """Return the version of a domain's operators that the model asks for."""
+        return self.model.opsets.get(domain, 0)
+
+    # -- graphs -------------------------------------------------------------------------------
+
+    def run(self) -> Graph | None:
+        """Return the graph, or None where `problems` says why there is none."""
+        scope = Scope(opsets=self.model.opsets)
+        proto = self.model.graph
+        self._declare_inputs(scope)
+        self._add_weights(proto, scope)
+        self.convert(proto.node, scope)
+        found = {each.name: scope.find(each.name) for each in proto.output}
+        if self.problems:
+            return None
+        outputs = {}
+        for name, operand in found.items():
+            assert operand is not None
+            try:
+                outputs[name] = self.tensor(operand).value
+            except (NodeUnsupportedError, DTypeError) as error:
+                self._note("output " + name, "output", "", 0, (), error)
+        if self.problems:
+            return None
+        return Graph.build(outputs, name=self.model.name, values=self.values, inputs=self._inputs)
+
+    def _declare_inputs(self, scope: Scope) -> None:
+        for proto in self.model.inputs:
+            name = proto.name
+            try:
+                dtype = numpy_type(proto.type.tensor_type.elem_type)
+                if name in self.known:
+                    array = np.asarray(self.known[name]).astype(dtype, copy=False)
+                    scope.values[name] = Operand(name, dtype, array=array)
+                    continue
+                computed = computed_type(dtype, self.allow_float64)
+            except NodeUnsupportedError as error:
+                self._note(f"input {name}", "input", "", 0, (), error)
+                scope.values[name] = None
+                continue
+            tensor = input(name, TensorType(self.shapes[name], computed))
+            self._inputs.append(tensor.node)
+            scope.values[name] = Operand(name, dtype, tensor=tensor)
+
+    def _add_weights(self, proto: Any, scope: Scope) -> None:
+        """Make the initialisers known. Those of rank 0 and whole numbers are constants."""
+        for each in (*proto.initializer, *proto.sparse_initializer):
+            name = each.name or each.values.name
+            try:
+                array = self.array(each, name)
+            except NodeUnsupportedError as error:
+                self._note(f"initialiser {name}", "initialiser", "", 0, (), error)
+                scope.values[name] = None
+                continue
+            is_weight = array.dtype.kind not in "iub" and array.ndim > 0 and scope.outer is None
+            scope.values[name] = Operand(name, array.dtype, array=array, is_parameter=is_weight)
+
+    def subgraph(self, proto: Any, arguments: Sequence[Operand], outer: Scope) -> list[Operand]:
+        """Convert the graph of an `If`, `Loop` or `Scan`, which reads what stands around it."""
+        scope = outer.inside(proto.name or "body", outer.opsets, outer)
+        if len(arguments) > len(proto.input):
+            raise GraphError(f"{len(arguments)} arguments for a body of {len(proto.input)}")
+        for given, argument in zip(proto.input, arguments, strict=False):
+            scope.values[given.name] = argument
+        self._add_weights(proto, scope)
+        return self._results(proto.node, [each.name for each in proto.output], scope)
+
+    def function(self, body: Any, call: Call) -> list[Operand]:
+        """Convert the body of a function in place of a call."""
+        name = call.node.name or call.op
+        opsets = {_domain(each.domain): each.version for each in body.opset_import}
+        scope = call.scope.inside(name, opsets or call.scope.opsets, None)
+        for position, parameter in enumerate(body.input):
+            given = call.operands[position] if position < call.count else None
+            if given is not None:
+                scope.values[parameter] = given
+            else:
+                scope.values[parameter] = _ABSENT
+        nodes = [bind_attributes(node, call.node, body) for node in body.node]
+        return self._results(nodes, list(body.output), scope)
+
+    def _results(self, nodes: Iterable[Any], names: Sequence[str], scope: Scope) -> list[Operand]:
+        before = len(self.problems)
+        self.convert(nodes, scope)
+        found = [scope.find(name) for name in names]
+        if any(each is None for each in found) or len(self.problems) > before:
+            raise _PoisonedError
+        return [each for each in found if each is not None]
+
+    # -- nodes --------------------------------------------------------------------------------
+
+    def convert(self, nodes: Iterable[Any], scope: Scope) -> None:
+        """Convert nodes one after the other; what can't be is noted and skipped."""
+        for node in nodes:
+            self._count += 1
+            title = f"{scope.path}{node.name or node.op_type}"
+            site = Site(f"<{self.model.label}>", self._count, node.op_type)
+            with inherit(site, _scope_path(title)):
+                try:
+                    results = self._converted(node, scope)
+                except _PoisonedError:
+                    results = [None] * len(node.output)
+                except (NodeUnsupportedError, DTypeError) as error:
+                    domain = _domain(node.domain)
+                    version = scope.opsets.get(domain, 0)
+                    dtypes = _dtypes(node, scope)
+                    self._note(title, node.op_type, domain, version, dtypes, error)
+                    results = [None] * len(node.output)
+                except AsgError as error:
+                    raise _located(error, title, node, self.model.label) from error
+                except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+                    wrapped = GraphError(f"makes no sense: {error}")
+                    raise _located(wrapped, title, node, self.model.label) from error
+            for name, result in zip(node.output, results, strict=False):
+                if name in scope.values:
+                    raise GraphError(f"{self.model.label}: two nodes make {name!r}")
+                if name:
+                    scope.values[name] = result
+
+    def _converted(self, node: Any, scope: Scope) -> Sequence[Operand | None]:
+        domain = _domain(node.domain)
+        if domain not in scope.opsets and domain != "com.microsoft":
+            raise GraphError(f"no version of the operators of {domain or 'ai.onnx'!r} is given")
+        opset = scope.opsets.get(domain, 1)
+        names = list(node.input)
+        while names and not names[-1]:
+            names.pop()
+        operands = [scope.find(name) if name else _ABSENT for name in names]
+        found = self.table.find(domain, node.op_type, opset)
+        local = self.model.functions.get((domain, node.op_type, getattr(node, "overload", "")))
+        schema = schemas.find_schema(domain, node.op_type, opset)
+        is_convertible = found is not None or local is not None or _may_be_function(schema)
+        if any(each is None for each in operands):
+            if is_convertible:
+                raise _PoisonedError
+            raise self._unknown(domain, node.op_type, opset, schema)
+        given = [None if each is _ABSENT else each for each in operands]
+        call = Call(self, scope, node, opset, schema, given)
+        _check_count(call)
+        if local is not None:
+            return self.function(local, call)
+        return self._results_of(call, found)
+
+    def _results_of(self, call: Call, found: Converter | None) -> Sequence[Operand | None]:
+        present = [each for each in call.operands if each is not None]
+        is_known = all(each.is_constant for each in present)
+        if is_known:
+            folded = folding.fold(call)
+            if folded is not None:
+                return self._operands(call, folded)
+        if found is None:
+            # ONNX's own meaning of the operator, where it is one of others.
+            body = schemas.function_body(call)
+            if body is None:
+                raise self._unknown(_domain(call.node.domain), call.op, call.opset, call.schema)
+            return self.function(body, call)
+        results = found.convert(call)
+        listed = results if isinstance(results, (tuple, list)) else [results]
+        operands = self._operands(call, listed)
+        return folding.evaluated(operands) if is_known and present else operands
+
+    def _operands(self, call: Call, results: Sequence[Any]) -> list[Operand | None]:
+        """Give results the names and types that the node says they have."""
+        if len(results) < sum(map(bool, call.node.output)):
+            raise call.unsupported(f"only {len(results)} of {call.output_count} results are made")
+        found: list[Operand | None] = []
+        for position, (name, result) in enumerate(zip(call.node.output, results, strict=False)):
+            if isinstance(result, Operand) or result is None:
+                found.append(result)
+                continue
+            dtype = result.dtype if isinstance(result, Typed) else None
+            value = result.value if isinstance(result, Typed) else result
+            if isinstance(value, Tensor):
+                kind = dtype or schemas.result_type(call, position, value.dtype.value)
+                found.append(Operand(name, kind, tensor=value))
+            else:
+                array = np.asarray(value)
+                found.append(Operand(name, dtype or array.dtype, array=array))
+        return found
+
+    def _unknown(self, domain: str, op: str, opset: int, schema: Any) -> NodeUnsupportedError:
+        first = self.table.first(domain, op)
+        if first is not None:
+            return NodeUnsupportedError(
+                f"opset {opset} is too old", f"convert the model to opset {first} or newer"
+            )
+        if schema is None and domain in ("", "ai.onnx.ml"):
+            return NodeUnsupportedError("ONNX has no such operator in this opset")
+        return NodeUnsupportedError("there is no converter for this operator")
+
+    def _note(
+        self,
+        node: str,
+        op: str,
+        domain: str,
+        opset: int,
+        dtypes: tuple[str, ...],
+        error: NodeUnsupportedError | DTypeError,
+    ) -> None:
+        first = str(error).partition("\n")[0]
+        fix = error.fix if isinstance(error, NodeUnsupportedError) else ""
+        self.problems.append(Problem(node, op, domain, opset, dtypes, first, fix))
+
+
+class _PoisonedError(Exception):
+    """An operand depends on a node that can't be converted."""
+
+
+_ABSENT = Operand("", np.dtype(np.float32))  # stands for an optional operand left out
+
+
+def bind_attributes(node: Any, call: Any, body: Any) -> Any:
+    """Return a node of a function's body with the attributes that the call gives it."""
+    if not any(each.ref_attr_name or each.HasField("g") for each in node.attribute):
+        return node
+    given = {each.name: each for each in call.attribute}
+    defaults = {each.name: each for each in getattr(body, "attribute_proto", ())}
+    bound = type(node)()
+    bound.CopyFrom(node)
+    del bound.attribute[:]
+    for each in node.attribute:
+        if not each.ref_attr_name:
+            kept = bound.attribute.add()
+            kept.CopyFrom(each)
+            if each.HasField("g"):
+                nodes = [bind_attributes(inner, call, body) for inner in each.g.node]
+                del kept.g.node[:]
+                kept.g.node.extend(nodes)
+            continue
+        source = given.get(each.ref_attr_name) or defaults.get(each.ref_attr_name)
+        if source is not None:
+            kept = bound.attribute.add()
+            kept.CopyFrom(source)
+            kept.name = each.name
+    return bound
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _may_be_function(schema: Any) -> bool:
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+
+
+def _check_count(call: Call) -> None:
+    """Check the number of operands; ONNX's schema tells how many there must be."""
+    schema = call.schema
+    if schema is None:
+        return
+    if not schema.min_input <= call.count <= schema.max_input:
+        wanted = f"{schema.min_input} to {schema.max_input}"
+        raise call.malformed(f"{call.count} operands, {wanted} are allowed")
+
+
+def _dtypes(node: Any, scope: Scope) -> tuple[str, ...]:
+    found = [scope.find(name) for name in node.input if name]
+    return tuple("?" if each is None else each.dtype.name for each in found)
+
+
+def _scope_path(title: str) -> str:
+    return title.strip("/")
+
+
+def _located(error: AsgError, title: str, node: Any, label: str) -> AsgError:
+    kind = type(error) if isinstance(error, (ShapeError, GraphError)) else GraphError
+    return kind(f"{label}: node {title!r} ({node.op_type}): {error}")

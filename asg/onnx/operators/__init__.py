@@ -1,0 +1,12 @@
+"""Converters of ONNX operators, a module for each family.
+
+A converter gets a `Call` (`asg/onnx/call.py`) and returns what the node's results are: tensors,
+or arrays where they are known already. `TABLE` lists them all; a new module goes in here.
+"""
+
+from __future__ import annotations
+
+from asg.onnx.operators import control, elementwise, linear, movement, sources
+from asg.onnx.registry import gather
+
+TABLE = gather((control, elementwise, linear, movement, sources))
