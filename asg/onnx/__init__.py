@@ -8,12 +8,30 @@ Operators without a converter are replaced by the body that ONNX gives them, whe
 
 from __future__ import annotations
 
-try:
-    import onnx as _onnx  # noqa: F401
-except ImportError:  # pragma: no cover
-    raise ImportError("asg.onnx needs the onnx package\n  fix: pip install 'asg[onnx]'") from None
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from asg.onnx.loading import check, load
-from asg.onnx.problems import Problem
+from asg.errors import AsgError
+
+if TYPE_CHECKING:
+    from asg.onnx.loading import check, load
+    from asg.onnx.problems import Problem
+
+_HOMES = {"check": "loading", "load": "loading", "Problem": "problems"}
 
 __all__ = ["Problem", "check", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is public when it is first used: the `onnx` package is optional."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("onnx", "google"):
+            raise
+        raise AsgError("asg.onnx needs the onnx package\n  fix: pip install 'asg[onnx]'") from None
+    found = getattr(module, name)
+    globals()[name] = found
+    return found
