@@ -50,13 +50,11 @@ def _spell_out(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | Non
 
 
 def grouped_sums(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
-    """Sum up products element by element, as depthwise convolutions want it: a product of matrices
-    of one row, or of a few and a few columns, would be no better. `UnrollWindows` takes it on."""
-    out = w.shape[0] // attrs["groups"]
-    is_small = attrs["groups"] > 1 and out <= FEW_ROWS and math.prod(w.shape[1:]) <= FEW_COLUMNS
-    if out != 1 and not is_small:
+    """Sum up products element by element, as depthwise convolutions want it. `UnrollWindows` takes
+    it on."""
+    if not is_grouped_sum(attrs, w):
         return None
-    places, own = w.ndim - 2, w.shape[1]
+    places, out, own = w.ndim - 2, w.shape[0] // attrs["groups"], w.shape[1]
     found = patches(attrs, x, w.shape[2:])
     found = reshape(found, shape=(x.shape[0], attrs["groups"], 1, own, *found.shape[2:]))
     rows = reshape(w, shape=(1, attrs["groups"], out, own, *(1,) * places, *w.shape[2:]))
@@ -64,6 +62,13 @@ def grouped_sums(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
     total = reduce_sum(found * rows, axes=axes)
     result: Tensor = reshape(total, shape=(x.shape[0], w.shape[0], *total.shape[3:]))
     return result
+
+
+def is_grouped_sum(attrs: Attrs, w: Tensor) -> bool:
+    """Tell whether a group has so few results that products of matrices are no better than sums."""
+    out = w.shape[0] // attrs["groups"]
+    is_small = attrs["groups"] > 1 and out <= FEW_ROWS and math.prod(w.shape[1:]) <= FEW_COLUMNS
+    return out == 1 or is_small
 
 
 def joint_product(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:

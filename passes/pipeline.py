@@ -23,6 +23,7 @@ from asg.passes.convolve import Convolve
 from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
 from asg.passes.simplify import Simplify
+from asg.passes.split_phases import SplitPhases
 from asg.passes.transpose_products import TransposeProducts
 from asg.passes.unroll_windows import UnrollWindows
 from asg.verify import verify
@@ -33,7 +34,8 @@ Observer = Callable[["Step"], None]
 # The order:
 # 1. Marks for differentiation go first; it has happened by now, and they would hide what lies
 #    under them from every rule.
-# 2. Convolutions are spelt out in the form that suits their sizes, while they are whole.
+# 2. Convolutions are spelt out in the form that suits their sizes, while they are whole; those that
+#    would mostly meet zeros become several before.
 # 3. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
 # 4. Short reductions over windows, which expansions bring along, become chains.
@@ -45,6 +47,7 @@ Observer = Callable[["Step"], None]
 # and makes equal nodes one.
 DEFAULT: tuple[Pass, ...] = (
     DropStopGradients(),
+    SplitPhases(),
     Convolve(),
     ExpandComposites(),
     UnrollWindows(),

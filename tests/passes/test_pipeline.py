@@ -49,6 +49,7 @@ class Crash:
 def test_names_of_passes() -> None:
     assert [pass_name(each) for each in DEFAULT] == [
         "drop-stop-gradients",
+        "split-phases",
         "convolve",
         "expand-composites",
         "unroll-windows",
@@ -70,12 +71,13 @@ def test_passes_run_in_order_and_observers_see_each() -> None:
     assert [(step.index, step.name) for step in seen] == [
         (0, "trace"),
         (1, "drop-stop-gradients"),
-        (2, "convolve"),
-        (3, "expand-composites"),
-        (4, "unroll-windows"),
-        (5, "simplify"),
-        (6, "transpose-products"),
-        (7, "simplify"),
+        (2, "split-phases"),
+        (3, "convolve"),
+        (4, "expand-composites"),
+        (5, "unroll-windows"),
+        (6, "simplify"),
+        (7, "transpose-products"),
+        (8, "simplify"),
     ]
     assert seen[0].before is None
     assert seen[0].after is GRAPH
@@ -98,19 +100,20 @@ def test_dumps_can_be_read(tmp_path: Path) -> None:
     assert sorted(files) == [
         "00-trace.asg",
         "01-drop-stop-gradients.asg",
-        "02-convolve.asg",
-        "03-expand-composites.asg",
-        "04-unroll-windows.asg",
-        "05-simplify.asg",
-        "06-transpose-products.asg",
-        "07-simplify.asg",
+        "02-split-phases.asg",
+        "03-convolve.asg",
+        "04-expand-composites.asg",
+        "05-unroll-windows.asg",
+        "06-simplify.asg",
+        "07-transpose-products.asg",
+        "08-simplify.asg",
         "constants",
     ]
     assert files["00-trace.asg"].read_text() == str(graph)
     assert files["01-drop-stop-gradients.asg"].read_text() == "(unchanged)\n"
     constants = {path.stem: np.load(path) for path in files["constants"].iterdir()}
     assert len(constants) == 1
-    last = parse_graph(files["05-simplify.asg"].read_text(), constants)
+    last = parse_graph(files["06-simplify.asg"].read_text(), constants)
     assert [node.op.name for node in last.nodes] == ["input", "exp", "constant", "mul"]
 
 
@@ -135,6 +138,7 @@ def test_times_print_as_a_table() -> None:
     assert [(name, nodes) for name, _, nodes in times.steps] == [
         ("trace", 4),
         ("drop-stop-gradients", 4),
+        ("split-phases", 4),
         ("convolve", 4),
         ("expand-composites", 4),
         ("unroll-windows", 4),
