@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from asg import nn, onnx, optim, testing
     from asg.compiler import compile
     from asg.data import Batches
+    from asg.nn.quantized import quantize
     from asg.passes.autodiff import grad, value_and_grad
+    from asg.quantization import PackedWeight, dequantize_weight, quantize_weight
     from asg.runtime.executable import load
     from asg.seed import manual_seed
     from asg.trainer import Trainer
@@ -51,6 +53,10 @@ _LAZY = {
     "nn": "asg.nn",
     "onnx": "asg.onnx",
     "optim": "asg.optim",
+    "PackedWeight": "asg.quantization",
+    "dequantize_weight": "asg.quantization",
+    "quantize": "asg.nn.quantized",
+    "quantize_weight": "asg.quantization",
     "testing": "asg.testing",
 }
 _MODULES = ("nn", "onnx", "optim", "testing")
@@ -60,10 +66,12 @@ __all__ = [
     "Batches",
     "DType",
     "Graph",
+    "PackedWeight",
     "Tensor",
     "TensorType",
     "Trainer",
     "compile",
+    "dequantize_weight",
     "errors",
     "grad",
     "graph",
@@ -76,6 +84,8 @@ __all__ = [
     "ops",
     "optim",
     "parse_graph",
+    "quantize",
+    "quantize_weight",
     "save_graph",
     "scope",
     "spec",

@@ -23,9 +23,11 @@ from asg.op import (
     View,
 )
 from asg.passes.storage import MAX_BINDING_BYTES, binding_count
+from asg.types import DType
 
 MAP_LIMIT = 64  # operations per element that are repeated rather than stored
 OPERAND_LIMIT = 4  # the same inside a contraction's operand, which is read many times
+UNPACK_LIMIT = 12  # the same where an operand is unpacked from words, which are fewer
 FACTOR_LIMIT = 12  # the same for a factor per row, of which whole quads are read
 SCALAR_LIMIT = 8  # the same for values of a few elements, which every invocation would repeat
 SMALL = 16  # elements
@@ -183,6 +185,8 @@ def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> boo
         return False
     size = node.type.size
     full = [value for value in loads if value.type.size * 4 > size]
+    if is_operand and _is_packed(size, loads):
+        return cost <= UNPACK_LIMIT
     if len(full) > 1:
         return False
     if is_operand:
@@ -190,6 +194,12 @@ def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> boo
     if size <= SMALL:
         return cost <= SCALAR_LIMIT
     return cost <= MAP_LIMIT or not full
+
+
+def _is_packed(size: int, loads: set[Value]) -> bool:
+    """Tell whether so many elements are unpacked from words, and from little beside them."""
+    is_smaller = all(value.type.size * 2 <= size for value in loads)
+    return is_smaller and any(value.type.dtype is DType.U32 for value in loads)
 
 
 def _is_wide(node: Node, sites: set[Site]) -> bool:

@@ -55,6 +55,7 @@ from asg.nn.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from asg.nn.quantized import QuantizedWeight
 from asg.seed import manual_seed
 
 __all__ = [
@@ -97,6 +98,7 @@ __all__ = [
     "ModuleList",
     "MultiHeadAttention",
     "Parameter",
+    "QuantizedWeight",
     "RMSNorm",
     "ReLU",
     "Sequential",

@@ -99,7 +99,7 @@ class MultiHeadAttention(Module):
     def _heads(self, x: Tensor, first: int, count: int) -> list[Tensor]:
         """Project `x` by `count` parts of in_proj, beginning with the one numbered `first`."""
         width = self.embed_dim
-        weight: Tensor = self.in_proj_weight
+        weight = as_tensor(self.in_proj_weight)
         bias: Tensor | None = self.in_proj_bias
         if count < 3:
             rows = slice(first * width, (first + count) * width)

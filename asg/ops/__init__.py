@@ -23,6 +23,7 @@ from asg.ops import (
     movement,
     normalizing,
     pooling,
+    quantized,
     reduction,
     sources,
     windows,
@@ -31,7 +32,7 @@ from asg.tensor import bind_operators
 
 _FAMILIES = (
     sources, arithmetic, elementwise, hyperbolic, logic, bits, convert, movement, join, reduction,
-    linear, indexing, normalizing, losses, attention, windows, convolution, pooling,
+    linear, indexing, normalizing, losses, attention, windows, convolution, pooling, quantized,
 )  # fmt: skip
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}

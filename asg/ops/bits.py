@@ -173,6 +173,31 @@ bitcast = Op(
     ],
 )
 
+
+def _bit_field_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    expect(types, 3)
+    if types[0].dtype is not DType.U32:
+        raise DTypeError(f"needs u32 inputs, got {types[0]}")
+    same_type(types)
+    return types[0]
+
+
+bit_field = Op(
+    name="bit_field",
+    doc="`(word >> first) & mask` with `first` modulo 32: one of several numbers in a word. Without"
+    " the tests of `shift_right`, since it unpacks the operands of products.",
+    kind=Elementwise("({0} >> ({1} & {U}(31u))) & {2}", cost=2),
+    shape=_bit_field_rule,
+    numpy=lambda word, first, mask: (word >> (first & np.uint32(31))) & mask,
+    grad=_INTEGERS,
+    examples=[Example([[0xABCD, 0xABCD, 7], [4, 40, 0], [15, 255, 2]], [0xC, 0xAB, 2],
+                      dtypes=["u32"] * 3)],
+    samples=[Sample(["u32[4, 3]"] * 3, low=0, high=2**32 - 1)],
+    errors=[BadSample(["i32[2]"] * 3, match="bit_field: needs u32 inputs, got i32[2]")],
+    broadcasts=True,
+    promotes=True,
+)  # fmt: skip
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -227,5 +252,5 @@ threefry2x32 = Op(
 
 OPS = (
     bitwise_and, bitwise_or, bitwise_xor, bitwise_not, shift_left, shift_right, bitcast,
-    threefry2x32,
+    bit_field, threefry2x32,
 )  # fmt: skip
