@@ -19,14 +19,16 @@ from asg.codegen.attention_tile import (
     BLOCK,
     BLOCK_QUADS,
     LOWEST_TEXT,
+    SpanNames,
     Tile,
     block_range,
     place,
+    read_span,
 )
 from asg.codegen.context import KernelContext, grid_for, with_wide, write
 from asg.codegen.contract_loop import turned
 from asg.codegen.contract_operands import LANE, bind, clamp, quad_start, quads_in
-from asg.codegen.emit import Emitter
+from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES
 from asg.index import Index, variable
 from asg.passes.schedule_attention import AttentionProblem, AttentionSchedule, choose
@@ -73,7 +75,8 @@ def _shuffle(
     def body(emitter: Emitter) -> Mapping[str, object]:
         batch, first, _ = place(emitter, roles, schedule.rows)
         lane = variable("lane", BLOCK_QUADS)
-        tile = Tile(context, roles, emitter, batch, first, 1, schedule.rows, lane)
+        span = read_span(emitter, roles, batch)
+        tile = Tile(context, roles, emitter, batch, first, 1, schedule.rows, lane, span)
         block = emitter.fork()
         tile.begin_block(block)
         begin = block.take()
@@ -127,7 +130,8 @@ def _staged(context: KernelContext, roles: Roles, schedule: AttentionSchedule) -
         thread = variable("thread", schedule.workgroup)
         own = bind(emitter, "own_row", thread // BLOCK_QUADS)
         quad = bind(emitter, "own_quad", thread % BLOCK_QUADS)
-        tile = Tile(context, roles, emitter, batch, first + own, down, schedule.rows, quad)
+        span = _shared_span(emitter, roles, batch)
+        tile = Tile(context, roles, emitter, batch, first + own, down, schedule.rows, quad, span)
         block = emitter.fork()
         tile.begin_block(block)
         begin = block.take()
@@ -169,6 +173,23 @@ def _staged(context: KernelContext, roles: Roles, schedule: AttentionSchedule) -
 
     template = "attention_staged.wgsl.j2"
     return write(context, template, body, LANE, grid, schedule=str(schedule))
+
+
+def _shared_span(emitter: Emitter, roles: Roles, batch: Coordinates) -> SpanNames | None:
+    """Write the load of a span by one invocation for all: barriers stand in loops that end where
+    it says, and what memory holds is not known to be the same for all."""
+    inner = emitter.fork()
+    span = read_span(inner, roles, batch)
+    if span is None:
+        return None
+    emitter.lines += [
+        "if (thread == 0u) {",
+        *(f"    {line}" for line in inner.take()),
+        f"    span = vec2i({span.offset}, {span.length});",
+        "}",
+        "let shared_span = workgroupUniformLoad(&span);",
+    ]
+    return SpanNames("shared_span.x", "shared_span.y")
 
 
 def _scratch(context: KernelContext) -> Emitter:
@@ -375,7 +396,7 @@ def _holes(
         for line in tile.sum_names(number, each)
         for name in line
     ]
-    first_block, blocks = block_range(tile.emitter, roles, *rows)
+    first_block, blocks = block_range(tile.emitter, roles, *rows, tile.span)
     stores = [
         tile.store(number, each)
         for number, each in enumerate(roles.sums)
@@ -400,4 +421,5 @@ def _holes(
         "owned": tile.owned,
         "is_first_quad": f"{tile.emitter.index(tile.quad)} == 0u",
         "row_count": roles.rows,
+        "has_span": roles.span is not None,
     }

@@ -15,6 +15,7 @@ from typing import Literal, assert_never
 from asg.codegen.context import KernelContext
 from asg.graph import Node, Value
 from asg.op import Attention
+from asg.ops.attention_scores import extras_of_values
 from asg.passes.inline import written_through
 
 TileName = Literal["weight", "change"]
@@ -56,6 +57,7 @@ class Roles:
     products: tuple[Product, ...]
     sums: tuple[Sum, ...]
     mask: Value | None
+    span: Value | None = None
     logs: Value | None = None
     delta: Value | None = None
     rows_are_queries: bool = True
@@ -77,6 +79,11 @@ class Roles:
         return bool(self.node.attrs["causal"])
 
     @property
+    def softcap(self) -> float:
+        """What scores are held below, or 0."""
+        return float(self.node.attrs.get("softcap", 0.0))
+
+    @property
     def is_forward(self) -> bool:
         return self.logs is None
 
@@ -93,19 +100,22 @@ def roles_of(context: KernelContext) -> Roles:
     assert isinstance(kind, Attention)
     q, k, v, *rest = node.inputs
     if kind.part == "forward":
-        mask = rest[0] if rest else None
-        return Roles(node, (Product(q, k),), (Sum("weight", v, Value(node)),), mask)
-    logs, dout, delta, *masks = rest
-    mask = masks[0] if masks else None
+        extras = extras_of_values(rest)
+        sums: tuple[Sum, ...] = (Sum("weight", v, Value(node)),)
+        return Roles(node, (Product(q, k),), sums, extras.mask, extras.span)
+    logs, dout, delta, *others = rest
+    extras = extras_of_values(others)
+    mask, span = extras.mask, extras.span
     match kind.part:
         case "query_grad":
             products = (Product(q, k), Product(dout, v))
-            return Roles(node, products, (Sum("change", k, Value(node)),), mask, logs, delta)
+            sums = (Sum("change", k, Value(node)),)
+            return Roles(node, products, sums, mask, span, logs, delta)
         case "key_grad":
             sums = (Sum("change", q, Value(node)), Sum("weight", dout, Value(node, 1)))
             needed = tuple(each for each in sums if stored_as(context, each.result))
             products = (Product(k, q), Product(v, dout))
-            return Roles(node, products, needed, mask, logs, delta, rows_are_queries=False)
+            return Roles(node, products, needed, mask, span, logs, delta, rows_are_queries=False)
         case part:
             assert_never(part)
 

@@ -1,7 +1,7 @@
 """Text of the attention kernels that both schedule families share: loads, tiles, stores.
 
 Scores are in units of log 2, so that a weight is a power of two. `LOWEST` is the least maximum,
-as in `asg/ops/attention.py`: it makes hidden keys weigh nothing.
+as in `asg/ops/attention_scores.py`: it makes hidden keys weigh nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ from asg.codegen.contract_operands import (
 from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES, Operand, literal
 from asg.graph import Value
-from asg.index import Index, flatten, unflatten, variable
-from asg.ops.attention import HIDDEN, LOWEST
+from asg.index import Index, constant, flatten, unflatten, variable
+from asg.ops.attention_scores import FARTHEST, HIDDEN, LOWEST
 from asg.types import DType
 
 BLOCK_QUADS = 8
 BLOCK = BLOCK_QUADS * LANES
 LOG2_E = 1.0 / math.log(2.0)
+
+
+@dataclass(frozen=True)
+class SpanNames:
+    """Variables that hold a span: where the first query stands, and how many keys there are."""
+
+    offset: str
+    length: str
 
 
 @dataclass
@@ -40,6 +48,7 @@ class Tile:
         emitter: where statements before the loop over blocks go.
         owned: how many rows an invocation owns; the one numbered i is `base + step * i`.
         quad: which quad of a block's columns, and of the results' columns, it owns.
+        span: the span's two numbers, if there is one.
     """
 
     context: KernelContext
@@ -50,14 +59,38 @@ class Tile:
     step: int
     owned: int
     quad: Index
+    span: SpanNames | None = None
     rows: list[Index] = field(init=False)
     columns: list[Index] = field(init=False)
+    bounds: list[str] = field(init=False)
+    shares: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.rows = [
             clamp(self.emitter, f"row_{i}", self.base + self.step * i, self.roles.rows)
             for i in range(self.owned)
         ]
+        rows = self.rows if self.span is not None else []
+        self.bounds = [self._bound(row) for row in rows]
+
+    def _bound(self, row: Index) -> str:
+        """Write where the columns that a row sees end or, where rows are keys, begin."""
+        span = self.span
+        assert span is not None
+        place = f"i32({self.emitter.index(row)})"
+        if self.roles.rows_are_queries:
+            end = f"min({span.length}, {span.offset} + {place} + 1)"
+            return _held(
+                self.emitter,
+                "seen",
+                end if self.roles.is_causal else span.length,
+                self.roles.columns,
+            )
+        since = _held(self.emitter, "since", f"{place} - {span.offset}", self.roles.columns)
+        first = since if self.roles.is_causal else "0u"
+        return self.emitter.let(
+            "since", f"select({self.roles.columns}u, {first}, {place} < {span.length})"
+        )
 
     @property
     def block(self) -> Index:
@@ -124,18 +157,22 @@ class Tile:
         scale = literal(float(roles.node.attrs["scale"]) * LOG2_E, DType.F32).text
         hidden = literal(HIDDEN * LOG2_E, DType.F32).text
         has_tail = roles.columns % BLOCK != 0
-        if has_tail or roles.is_causal:
+        if has_tail or roles.is_causal or self.bounds:
             start = emitter.index(self.block_quad * LANES)
             emitter.lines.append(f"let columns = vec4u({start}) + vec4u(0u, 1u, 2u, 3u);")
         if has_tail:
             emitter.lines.append(f"let is_column = columns < vec4u({roles.columns}u);")
         result: list[str] = []
-        for row, name in zip(self.rows, names, strict=True):
+        self.shares = []
+        for i, (row, name) in enumerate(zip(self.rows, names, strict=True)):
             tests = ["is_column"] if has_tail else []
-            if roles.is_causal:
+            if self.bounds:
+                sign = "<" if roles.rows_are_queries else ">="
+                tests.append(f"(columns {sign} vec4u({self.bounds[i]}))")
+            elif roles.is_causal:
                 sign = "<=" if roles.rows_are_queries else ">="
                 tests.append(f"(columns {sign} vec4u({emitter.index(row)}))")
-            score = f"{name} * {scale}"
+            score = self._capped(emitter, name) if roles.softcap else f"{name} * {scale}"
             if roles.mask is not None:
                 mask = self.read_mask(emitter, roles.mask, row)
                 if roles.mask.type.dtype is DType.BOOL:
@@ -146,6 +183,14 @@ class Tile:
                 score = f"select(vec4f({hidden}), {score}, {' & '.join(tests)})"
             result.append(emitter.let("score", score))
         return result
+
+    def _capped(self, emitter: Emitter, product: str) -> str:
+        """Write the hyperbolic tangent of a score's share of the cap; return the capped score."""
+        cap = self.roles.softcap
+        factor = literal(float(self.roles.node.attrs["scale"]) / cap, DType.F32).text
+        tanh = emitter.call("asg_tanh", LANES)
+        self.shares.append(emitter.let("share", f"{tanh}({product} * {factor})"))
+        return f"{self.shares[-1]} * {literal(cap * LOG2_E, DType.F32).text}"
 
     def per_query(self, value: Value) -> list[str] | None:
         """Write the loads of a number per query where rows are queries; return one per row."""
@@ -180,6 +225,9 @@ class Tile:
             found["weight"].append(weight)
             if "change" in roles.tiles:
                 text = f"{weight} * ({products[i]} - {delta[i]})"
+                if self.shares:
+                    share = self.shares[i]
+                    text = f"{text} * (vec4f(1.0) - {share} * {share})"
                 found["change"].append(emitter.let("change", text))
         return found
 
@@ -295,12 +343,49 @@ def place(emitter: Emitter, roles: Roles, tile_rows: int) -> tuple[Coordinates, 
     return unflatten(batch, roles.batch), first, count * down
 
 
-def block_range(emitter: Emitter, roles: Roles, first: Index, tile_rows: int) -> tuple[str, str]:
+def block_range(
+    emitter: Emitter, roles: Roles, first: Index, tile_rows: int, span: SpanNames | None
+) -> tuple[str, str]:
     """Return the first block that a tile needs and the one behind the last, as text."""
     blocks = -(-roles.columns // BLOCK)
+    if span is not None:
+        return _spanned_range(emitter, roles, first, tile_rows, span)
     if not roles.is_causal:
         return "0u", f"{blocks}u"
     if roles.rows_are_queries:
         last = emitter.index((first + (tile_rows - 1)) // BLOCK + 1)
         return "0u", f"min({last}, {blocks}u)"
     return emitter.index(first // BLOCK), f"{blocks}u"
+
+
+def _spanned_range(
+    emitter: Emitter, roles: Roles, first: Index, tile_rows: int, span: SpanNames
+) -> tuple[str, str]:
+    """Return the same where the span says what is seen."""
+    place = f"i32({emitter.index(first)})"
+    if roles.rows_are_queries:
+        end = f"min({span.length}, {span.offset} + {place} + {tile_rows})"
+        seen = _held(emitter, "seen", end if roles.is_causal else span.length, roles.columns)
+        return "0u", f"({seen} + {BLOCK - 1}u) / {BLOCK}u"
+    blocks = f"select(0u, {-(-roles.columns // BLOCK)}u, {place} < {span.length})"
+    if not roles.is_causal:
+        return "0u", blocks
+    since = _held(emitter, "since", f"{place} - {span.offset}", roles.columns)
+    return f"{since} / {BLOCK}u", blocks
+
+
+def _held(emitter: Emitter, name: str, number: str, most: int) -> str:
+    """Write an i32 held between 0 and `most`, as u32; return its name."""
+    return emitter.let(name, f"u32(clamp({number}, 0, {most}))")
+
+
+def read_span(emitter: Emitter, roles: Roles, batch: Coordinates) -> SpanNames | None:
+    """Write the loads of a tile's span, if there is one."""
+    if roles.span is None:
+        return None
+    lead = batch[: roles.span.type.rank - 1]
+    numbers: list[str] = []
+    for part, name in enumerate(("offset", "length")):
+        loaded = emitter.value(roles.span, (*lead, constant(part))).text
+        numbers.append(emitter.let(name, f"clamp(i32({loaded}), -{FARTHEST}, {FARTHEST})"))
+    return SpanNames(*numbers)

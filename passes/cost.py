@@ -19,6 +19,7 @@ from asg.op import (
     Source,
     View,
 )
+from asg.ops.attention_scores import extras_of_values
 
 
 def element_cost(node: Node) -> int:
@@ -50,11 +51,12 @@ def node_flops(node: Node) -> int:
 def _attention_flops(node: Node, part: str) -> int:
     """Return operations of attention: each product once, some ten operations for each weight.
 
-    Of what `causal` hides nothing is computed: about half.
+    Of what `causal` hides nothing is computed: about half. What a span hides is not known.
     """
     q, k, v = (value.type.shape for value in node.inputs[:3])
     pairs = math.prod(q[:-1]) * k[-2]
-    if node.attrs["causal"]:
+    extras = extras_of_values(node.inputs[3 if part == "forward" else 6 :])
+    if node.attrs["causal"] and extras.span is None:
         seen = sum(min(row + 1, k[-2]) for row in range(q[-2]))
         pairs = math.prod(q[:-2]) * seen
     products = {

@@ -11,7 +11,7 @@ from asg.nn import functional, init
 from asg.nn.layers import Dropout, LayerNorm, Linear
 from asg.nn.module import Module
 from asg.nn.parameter import Parameter
-from asg.ops.attention import HIDDEN
+from asg.ops.attention_scores import HIDDEN
 from asg.tensor import Tensor, as_tensor
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]

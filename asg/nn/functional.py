@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from asg import functions, tracing
-from asg.errors import DTypeError, ShapeError
+from asg.errors import DTypeError, ShapeError, UnsupportedError
 from asg.nn.convolution import (
     conv1d,
     conv2d,
@@ -33,7 +34,8 @@ from asg.nn.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from asg.ops.attention import HIDDEN, LOWEST, attention
+from asg.ops.attention import attention
+from asg.ops.attention_scores import HIDDEN, LOWEST
 from asg.ops.bits import threefry2x32
 from asg.ops.losses import cross_entropy as cross_entropy_
 from asg.ops.normalizing import standardize
@@ -188,6 +190,9 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    softcap: float = 0.0,
+    span: Any = None,
 ) -> Tensor:
     """Return softmax(Q Kᵀ scale + mask) V: Q [..., L, D], K [..., S, D], V [..., S, E].
 
@@ -195,6 +200,11 @@ def scaled_dot_product_attention(
     that may attend to nothing gets zeros. `scale` is 1 / sqrt(D) unless told (Vaswani et al.
     2017). Dropout falls on the weights; pass 0 in evaluation. With `enable_gqa`, a head of K
     and V [..., H, S, D] serves as many neighbouring heads of Q as there are more of them.
+
+    With `softcap` c, scores become c tanh(score / c) before they are masked. `span`, integers [2]
+    or [batch, 2], says at run time where the first query stands and how many keys there are:
+    others are not looked at, and `is_causal` counts from there. So K and V can be a cache that
+    fills up (`nn.KeyValueCache`).
     """
     q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
     if enable_gqa:
@@ -202,7 +212,10 @@ def scaled_dot_product_attention(
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     mask = None if attn_mask is None else as_tensor(attn_mask)
     if dropout_p == 0.0:
-        return _attention(q, k, v, mask, is_causal, factor)
+        extras = _Extras(mask, None if span is None else as_tensor(span), float(softcap))
+        return _attention(q, k, v, extras, is_causal, factor)
+    if softcap or span is not None:
+        raise UnsupportedError("dropout of attention's weights goes with no softcap and no span")
     return _attention_with_dropout(q, k, v, mask, dropout_p, is_causal, factor)
 
 
@@ -217,18 +230,33 @@ def _repeat_heads(x: Tensor, q: Tensor) -> Tensor:
     return repeated
 
 
+@dataclass(frozen=True)
+class _Extras:
+    """What else decides which keys are seen, and how scores grow."""
+
+    mask: Tensor | None
+    span: Tensor | None
+    softcap: float
+
+
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float
+    q: Tensor, k: Tensor, v: Tensor, extras: _Extras, causal: bool, scale: float
 ) -> Tensor:
     """Broadcast what attention takes to equal batch axes; the op wants them equal."""
     parts = [each.shape[:-2] for each in (q, k, v)]
-    if mask is not None:
-        parts.append(mask.shape[:-2])
+    if extras.mask is not None:
+        parts.append(extras.mask.shape[:-2])
     batch = broadcast_shapes(*parts)
     operands = [functions.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v)]
-    if mask is not None:
-        operands.append(functions.broadcast_to(mask, (*batch, q.shape[-2], k.shape[-2])))
-    out: Tensor = attention(*operands, causal=causal, scale=float(scale))[0]
+    if extras.mask is not None:
+        shape = (*batch, q.shape[-2], k.shape[-2])
+        operands.append(functions.broadcast_to(extras.mask, shape))
+    if extras.span is not None:
+        operands.append(extras.span)
+    attrs: dict[str, Any] = {"causal": causal, "scale": float(scale)}
+    if extras.softcap:
+        attrs["softcap"] = extras.softcap
+    out: Tensor = attention(*operands, **attrs)[0]
     return out
 
 

@@ -278,3 +278,76 @@ def test_the_logarithms_alone(family: str, cut: bool) -> None:
         found = exe({name: inputs[name] for name in exe.entries["main"].inputs})["output"]
     scores = 0.5 * inputs["q"] @ inputs["k"].T
     np.testing.assert_allclose(found, np.log(np.exp(scores).sum(1)), rtol=1e-5, atol=1e-5)
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("s", "t", "causal", "spans"),
+    [
+        (1, 70, False, [[0, 33]]),
+        (33, 40, True, [[7, 40], [0, 20]]),
+        (33, 40, False, [[0, 32], [0, 0]]),
+        (3, 7, True, [[2_000_000_000, 2_000_000_000], [-2_000_000_000, 7]]),
+        (9, 70, True, [[3, 65], [61, -1]]),
+    ],
+)
+def test_spans(s: int, t: int, causal: bool, spans: list[list[int]], family: str) -> None:
+    """Keys up to a length that is known at run time, seen from an offset."""
+    tensors, inputs = operands((len(spans), 2), s, t, 8, 8)
+    alone = len(spans) == 1
+    span = asg.input("span", (2,) if alone else (len(spans), 2), "i32")
+    inputs["span"] = np.array(spans[0] if alone else spans, np.int32)
+    graph = with_gradients([*tensors, span], causal)
+    wanted = run(graph, inputs, dtype="f64")
+    # The kernel for keys and values would bind nine tensors.
+    found = run_fused(graph, inputs, family, 2)
+    expect_close(found, wanted)
+    for batch, (offset, length) in enumerate(spans):
+        query, key = np.arange(s)[:, None], np.arange(t)
+        seen = key < length if not causal else (key < length) & (key <= query + offset)
+        seen = np.broadcast_to(seen, (s, t))
+        assert not found["out"][batch][:, ~seen.any(1)].any()
+        assert not found["k.grad"][batch][:, ~seen.any(0)].any()
+
+
+@FAMILIES
+def test_a_span_in_a_kernel_for_keys(family: str) -> None:
+    """With keys and values in one tensor, all gradients are kernels."""
+    q, packed = asg.input("q", (2, 2, 33, 8)), asg.input("packed", (2, 2, 2, 40, 8))
+    span = asg.input("span", (2, 2), "u32")
+    inputs = {"q": draw(q.shape, 0), "packed": draw(packed.shape, 1)}
+    inputs["span"] = np.array([[7, 37], [2, 5]], np.uint32)
+    out, _ = attention(q, packed[0], packed[1], span, causal=True, scale=0.5)
+    loss = asg.sum(out * draw(out.shape, 8))
+    graph = asg.graph(outputs={"out": out, "loss": loss})
+    graph = asg.value_and_grad(graph, wrt=["q", "packed"])
+    expect_close(run_fused(graph, inputs, family, 3), run(graph, inputs, dtype="f64"))
+
+
+@FAMILIES
+def test_a_span_that_a_kernel_made(family: str) -> None:
+    """It lies in memory that kernels write, of which browsers believe that it may differ."""
+    tensors, inputs = operands((2,), 5, 40, 8, 8)
+    position = asg.input("position", (), "i32")
+    offset = asg.sum(asg.broadcast_to(position, (300,)), axis=0) // 300
+    span = asg.stack([offset, offset + 5])
+    out, lse = attention(*tensors, span, causal=True, scale=0.3)
+    graph = asg.graph(outputs={"out": out, "lse": lse})
+    for place in (0, 13, 35):
+        given = {**inputs, "position": np.int32(place)}
+        expect_close(run_fused(graph, given, family, 1), run(graph, given, dtype="f64"))
+
+
+@FAMILIES
+@pytest.mark.parametrize("masked", [False, True])
+def test_softcap(masked: bool, family: str) -> None:
+    tensors, inputs = operands((2,), 33, 40, 8, 8)
+    if masked:
+        span = asg.input("span", (2,), "i32")
+        tensors, inputs["span"] = [*tensors, span], np.array([7, 37], np.int32)
+    out, lse = attention(*tensors, causal=masked, scale=1.5, softcap=2.0)
+    loss = asg.sum(out * draw(out.shape, 8)) + asg.sum(lse * draw(lse.shape, 9))
+    graph = asg.value_and_grad(asg.graph(outputs={"out": out, "loss": loss}), wrt=["q", "k", "v"])
+    expect_close(
+        run_fused(graph, inputs, family, 2 if masked else 3), run(graph, inputs, dtype="f64")
+    )
