@@ -30,6 +30,7 @@ from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
+from asg.passes.split_sorts import REGISTER_RUN, STAGED_RUN, SplitSorts
 from asg.plan_view import PlanView
 from asg.program_cache import remembered
 from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
@@ -45,6 +46,7 @@ PIPELINE: tuple[Pass, ...] = (
     PackJoins(),
     SplitProducts(),
     SplitReductions(),
+    SplitSorts(),
     SplitJoins(),
 )
 
@@ -236,13 +238,17 @@ def prepare(
 
 def for_target(passes: tuple[Pass, ...], target: Target) -> tuple[Pass, ...]:
     """Return the pipeline with what it leaves open decided for a target."""
-    decided = target.family == "gpu"
-    return tuple(
-        replace(step, fuse_attention=decided)
-        if isinstance(step, ExpandComposites) and step.fuse_attention is None
-        else step
-        for step in passes
-    )
+    return tuple(_decided(step, is_gpu=target.family == "gpu") for step in passes)
+
+
+def _decided(step: Pass, *, is_gpu: bool) -> Pass:
+    match step:
+        case ExpandComposites(fuse_attention=None):
+            return replace(step, fuse_attention=is_gpu)
+        case SplitSorts(longest=None):
+            return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
+        case _:
+            return step
 
 
 def pipeline(*, fuse_attention: bool | None = None) -> tuple[Pass, ...]:

@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from asg import ordering
 from asg.errors import DTypeError
 from asg.op import Op
 from asg.ops import arithmetic, bits, elementwise, hyperbolic, logic, normalizing, reduction
 from asg.ops.convert import cast, stop_gradient
 from asg.ops.linear import matmul
 from asg.ops.sources import constant
+from asg.ordering import *  # noqa: F403
 from asg.random import fold_in, key, random_bernoulli, random_bits, random_uniform
 from asg.shaping import (
     arange,
@@ -73,6 +75,7 @@ __all__ = [
     "transpose", "tri", "tril", "triu", "true_divide", "trunc", "trunc_divide", "unsqueeze",
     "var", "where", "zeros", "zeros_like",
 ]  # fmt: skip
+__all__ += ordering.__all__
 
 Axis = int | Sequence[int] | None
 
@@ -417,7 +420,7 @@ def _name(function: Any) -> str:
 
 
 bind_operators(
-    {_name(function): function for function in _METHODS}
+    {_name(function): function for function in (*_METHODS, *ordering.METHODS)}
     | {
         "astype": cast,
         "expand_dims": expand_dims,

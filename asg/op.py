@@ -147,6 +147,20 @@ class Attention:
     expand: Callable[..., Tensor | tuple[Tensor, ...]]
 
 
+Form = Literal["sort", "merge", "scan", "recur", "search", "segments"]
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """One kernel with loops of its own, that nothing joins; `form` says which writer it has.
+
+    `is_sum`: result elements are sums of operands' elements, and round like them.
+    """
+
+    form: Form
+    is_sum: bool = False
+
+
 Kind = (
     Elementwise
     | View
@@ -159,6 +173,7 @@ Kind = (
     | Source
     | Composite
     | Attention
+    | Procedure
 )
 
 

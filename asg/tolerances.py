@@ -32,6 +32,7 @@ from asg.op import (
     Gather,
     Join,
     Op,
+    Procedure,
     Reduction,
     Scatter,
     Source,
@@ -147,6 +148,8 @@ def rounding(op: Op) -> Rounding:
     match kind:
         case View() | Join() | Gather() | Source() | ArgReduction():
             return ROUNDING["exact"]
+        case Procedure(is_sum=is_sum):
+            return ROUNDING["sum" if is_sum else "exact"]
         case Elementwise():
             promised = ACCURACY.get(op.name)
             if promised is None or promised in (_EXACT, _ROUNDED):

@@ -15,6 +15,7 @@ from asg.codegen.report import entry_report, total_report
 from asg.codegen.row_kernel import row_variants
 from asg.codegen.scatter_kernel import scatter_variants
 from asg.codegen.signature import signature
+from asg.codegen.sort_kernel import merge_variants, sort_variants
 from asg.graph import Graph
 from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
@@ -28,6 +29,8 @@ _WRITERS = {
     "contract": contract_variants,
     "attention": attention_variants,
     "scatter": scatter_variants,
+    "sort": sort_variants,
+    "merge": merge_variants,
 }
 
 

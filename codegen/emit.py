@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import numpy as np
 
@@ -33,15 +32,9 @@ from asg.errors import InternalError
 from asg.graph import Literal, Node, Value
 from asg.index import ZERO, Index, Opaque, Var, constant, flatten, opaque, render
 from asg.op import (
-    ArgReduction,
-    Attention,
-    Composite,
-    Contraction,
     Elementwise,
     Gather,
     Join,
-    Reduction,
-    Scatter,
     Source,
     View,
 )
@@ -241,12 +234,8 @@ class Emitter:
                 return [] if picked is None else [(node.inputs[0], picked)]
             case Source():
                 return []
-            case (
-                Reduction() | ArgReduction() | Contraction() | Scatter() | Composite() | Attention()
-            ):
+            case _:  # kinds with loops of their own
                 raise InternalError(f"codegen: {node.op.name} is computed inside a map")
-            case _:
-                assert_never(kind)
 
     def _compute(self, value: Value, coordinates: Coordinates) -> Operand:
         if value in self.places:
@@ -267,12 +256,8 @@ class Emitter:
                 return self.value(node.inputs[0], picked)
             case Source():
                 return self._source(kind, value, coordinates)
-            case (
-                Reduction() | ArgReduction() | Contraction() | Scatter() | Composite() | Attention()
-            ):
+            case _:  # kinds with loops of their own
                 raise InternalError(f"codegen: {node.op.name} is computed inside a map")
-            case _:
-                assert_never(kind)
 
     def _elementwise(self, kind: Elementwise, value: Value, coordinates: Coordinates) -> Operand:
         node = value.node

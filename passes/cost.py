@@ -12,8 +12,10 @@ from asg.op import (
     Composite,
     Contraction,
     Elementwise,
+    Form,
     Gather,
     Join,
+    Procedure,
     Reduction,
     Scatter,
     Source,
@@ -42,10 +44,22 @@ def node_flops(node: Node) -> int:
             return node.inputs[2].type.size
         case Attention(part):
             return _attention_flops(node, part)
+        case Procedure(form):
+            return _procedure_flops(node, form)
         case View() | Join() | Gather() | Source() | Composite():
             return 0
         case _:
             assert_never(kind)
+
+
+def _procedure_flops(node: Node, form: Form) -> int:
+    """Return operations of a procedure: comparisons, or additions."""
+    size = node.inputs[0].type.size
+    match form:
+        case "sort":
+            return size * max(node.inputs[0].type.shape[-1] - 1, 0).bit_length()
+        case _:
+            return max(size, node.type.size)
 
 
 def _attention_flops(node: Node, part: str) -> int:

@@ -20,9 +20,20 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import get_args
 
 from asg.graph import Graph, Node, Value
-from asg.op import ArgReduction, Attention, Contraction, Reduction, Scatter, Source, View
+from asg.op import (
+    ArgReduction,
+    Attention,
+    Contraction,
+    Form,
+    Procedure,
+    Reduction,
+    Scatter,
+    Source,
+    View,
+)
 from asg.passes.groups import Group, Grouping, Level, is_pack, member_base, member_starts
 from asg.passes.inline import Inlining, contiguous_range, decide, is_given, is_small_constant
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
@@ -30,6 +41,8 @@ from asg.passes.riders import find_riders
 from asg.passes.spaces import RowSpace, row_space
 from asg.passes.storage import MAX_BINDING_BYTES
 
+ANCHORS = (Reduction, ArgReduction, Contraction, Attention, Scatter, Procedure)
+ALONE = ("scatter", "attention", *get_args(Form))  # kinds whose results take no operand's memory
 TINY = 64  # elements; maps this small are merged whatever they read
 SMALL_REDUCTION = 1 << 18  # elements; the same for reductions: a dispatch costs more
 CANDIDATES = 32  # groups that one is compared with: those made last
@@ -77,7 +90,7 @@ def _ride(grouping: Grouping, node: Node) -> None:
 
 def _merge_with_producers(grouping: Grouping, group: Group, node: Node) -> None:
     match node.op.kind:
-        case Contraction() | Attention() | Scatter():
+        case Contraction() | Attention() | Scatter() | Procedure():
             return
         case Reduction() | ArgReduction():
             _merge_reduction(grouping, group, node)
@@ -333,11 +346,7 @@ def _in_order(grouping: Grouping) -> list[Group]:
 
 def _kernel(grouping: Grouping, group: Group, outputs: list[Value], position: int) -> FusedKernel:
     reads = grouping.external_reads(group.nodes)
-    anchors = [
-        node
-        for node in group.nodes
-        if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Attention, Scatter))
-    ]
+    anchors = [node for node in group.nodes if isinstance(node.op.kind, ANCHORS)]
     anchors.sort(key=lambda node: not isinstance(node.op.kind, Contraction))
     kind: KernelKind = group.kind
     if kind == "row" and all(group.levels[value.node] == "row" for value in outputs):
@@ -358,11 +367,7 @@ def _kernel(grouping: Grouping, group: Group, outputs: list[Value], position: in
 def _title(group: Group) -> str:
     """Name a kernel after its anchors and its last ops."""
     names = [node.op.name for node in group.nodes]
-    anchors = [
-        node.op.name
-        for node in group.nodes
-        if isinstance(node.op.kind, (Reduction, ArgReduction, Contraction, Attention, Scatter))
-    ]
+    anchors = [node.op.name for node in group.nodes if isinstance(node.op.kind, ANCHORS)]
     words = list(dict.fromkeys([*anchors[:3], *names[-2:]]))
     return "_".join(words[:4])
 
@@ -388,7 +393,7 @@ def _in_place(
 ) -> tuple[tuple[Value, Value], ...]:
     """Return pairs of operand and result that may share memory."""
     pairs: list[tuple[Value, Value]] = []
-    if group.kind in ("scatter", "attention"):
+    if group.kind in ALONE:
         return ()
     for read in reads:
         readers = [node for node in group.nodes if read in grouping.reads[node]]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from asg.graph import Graph, Node, Value
 from asg.index import unflatten
-from asg.op import ArgReduction, Attention, Contraction, Join, Reduction, Scatter
+from asg.op import ArgReduction, Attention, Contraction, Form, Join, Procedure, Reduction, Scatter
 from asg.passes.group_order import GroupOrder
 from asg.passes.inline import Inlining, contiguous_range
 from asg.passes.pull import Reads, pull
@@ -20,7 +20,7 @@ from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row
 from asg.passes.storage import MAX_BINDING_BYTES, binding_count
 
 Level = Literal["full", "row"]
-GroupKind = Literal["map", "row", "contract", "attention", "scatter"]
+GroupKind = Literal["map", "row", "contract", "attention", "scatter"] | Form
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Grouping:
         """Return base values and positions: over `i` for maps, `row` and `k` for reductions."""
         kind = node.op.kind
         is_inline = self.inlining.is_inline
-        if isinstance(kind, (Contraction, Attention, Scatter)):
+        if isinstance(kind, (Contraction, Attention, Scatter, Procedure)):
             return pull([(value, None) for value in node.inputs], is_inline)
         if isinstance(kind, (Reduction, ArgReduction)):
             space = row_space(node)
@@ -113,6 +113,8 @@ class Grouping:
             group.kind = "attention"
         elif isinstance(kind, Scatter):
             group.kind = "scatter"
+        elif isinstance(kind, Procedure):
+            group.kind = kind.form
         self.order.add(number, [producer.number for producer in self.producers(node)])
         for base in self.reads[node]:
             self.readers.setdefault(base, []).append(node)

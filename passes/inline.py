@@ -18,6 +18,7 @@ from asg.op import (
     Elementwise,
     Gather,
     Join,
+    Procedure,
     Scatter,
     Source,
     View,
@@ -311,12 +312,18 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
     return (value, offset.const) if offset.is_const else None
 
 
+def _reads_again(node: Node) -> bool:
+    """Tell whether a node is a procedure that looks at its operands' elements many times."""
+    kind = node.op.kind
+    return isinstance(kind, Procedure) and kind.form not in ("sort", "scan", "recur")
+
+
 def _contraction_operands(graph: Graph) -> set[Node]:
     """Return the nodes read, through views, as an operand by contractions and the like."""
     found: set[Node] = set()
     pending: list[Node] = []
     for node in graph.nodes:
-        if isinstance(node.op.kind, (Contraction, Attention, Scatter)):
+        if isinstance(node.op.kind, (Contraction, Attention, Scatter)) or _reads_again(node):
             pending.extend(value.node for value in node.inputs)
         elif isinstance(node.op.kind, Gather):
             pending.append(node.inputs[1].node)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asg.graph import Graph, Node, Value
+from asg.op import Form
 
-KernelKind = Literal["map", "reduce", "row", "contract", "attention", "gather", "scatter"]
+KernelKind = Literal["map", "reduce", "row", "contract", "attention", "gather", "scatter"] | Form
 
 
 @dataclass(frozen=True)

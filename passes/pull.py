@@ -19,6 +19,7 @@ from asg.op import (
     Elementwise,
     Gather,
     Join,
+    Procedure,
     Reduction,
     Scatter,
     Source,
@@ -48,7 +49,15 @@ def operand_coordinates(
             return [(node.inputs[0], None), (node.inputs[1], coordinates[axis : axis + rank])]
         case Source():
             return []
-        case Reduction() | ArgReduction() | Contraction() | Scatter() | Composite() | Attention():
+        case (
+            Reduction()
+            | ArgReduction()
+            | Contraction()
+            | Scatter()
+            | Composite()
+            | Attention()
+            | Procedure()
+        ):
             return [(operand, None) for operand in node.inputs]
         case _:
             assert_never(kind)

@@ -6,6 +6,8 @@ Ground: may import `asg` below the roof. Begin reading at `asg/op.py` (what an o
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from asg.op import Op
 from asg.ops import (
     arithmetic,
@@ -25,15 +27,17 @@ from asg.ops import (
     pooling,
     quantized,
     reduction,
+    sorting,
     sources,
     windows,
 )
 from asg.tensor import bind_operators
 
-_FAMILIES = (
+_FAMILIES: tuple[ModuleType, ...] = (
     sources, arithmetic, elementwise, hyperbolic, logic, bits, convert, movement, join, reduction,
     linear, indexing, normalizing, losses, attention, windows, convolution, pooling, quantized,
 )  # fmt: skip
+_FAMILIES += (sorting,)
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}
 

@@ -111,7 +111,7 @@ def _is_smooth(op: Op, sample: Sample) -> bool:
         return False
     graph = sample_graph(op, sample)
     is_float = [node.type.dtype.is_float for node in graph.inputs]
-    return any(is_float) and all(y.type.dtype.is_float for y in graph.outputs.values())
+    return any(is_float) and any(y.type.dtype.is_float for y in graph.outputs.values())
 
 
 SMOOTH = [(op, sample) for op, sample in SAMPLES if _is_smooth(op, sample)]
@@ -122,6 +122,8 @@ def _weighted(tensors: tuple[Tensor, ...], seed: int) -> Tensor:
     chance = np.random.default_rng(seed)
     total = as_tensor(0.0)
     for tensor in tensors:
+        if not tensor.dtype.is_float:
+            continue
         weights = chance.uniform(0.5, 2.0, tensor.shape).astype(np.float32)
         total = total + (tensor * weights).sum()
     return total

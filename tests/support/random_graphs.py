@@ -28,6 +28,7 @@ from asg.op import (
     Join,
     NoGradient,
     Op,
+    Procedure,
     Reduction,
     Sample,
     Scatter,
@@ -238,7 +239,7 @@ class _Maker:
                 self.indexed(op)
             case Source():
                 self.source(op)
-            case Composite() | Attention():
+            case Composite() | Attention() | Procedure():
                 self.from_sample(op, self.random.choice(list(op.samples)))
             case _:
                 assert_never(kind)
