@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from asg import errors, functions, ops
+from asg.custom import custom_gradient, define_op, register_op
 from asg.errors import AsgError
 from asg.functions import *  # noqa: F403
 from asg.graph import Graph
@@ -71,6 +72,8 @@ __all__ = [
     "TensorType",
     "Trainer",
     "compile",
+    "custom_gradient",
+    "define_op",
     "dequantize_weight",
     "errors",
     "grad",
@@ -86,6 +89,7 @@ __all__ = [
     "parse_graph",
     "quantize",
     "quantize_weight",
+    "register_op",
     "save_graph",
     "scope",
     "spec",

@@ -38,7 +38,7 @@ def check_gradients(entry: str, graph: Graph, given: Mapping[str, Any]) -> list[
     for node in graph.nodes:
         if _has_gradient(node):
             types = tuple(value.type for value in node.inputs)
-            chosen.setdefault((node.op.name, types, tuple(node.attrs.items())), node)
+            chosen.setdefault((node.op, types, tuple(node.attrs.items())), node)
     wanted = {value for node in chosen.values() for value in node.inputs}
     computed = collect(graph, given, wanted, "f64")
     return [_check_node(entry, graph, node, computed) for node in chosen.values()]

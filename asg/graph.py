@@ -85,7 +85,7 @@ class Node:
     @property
     def key(self) -> tuple[object, ...]:
         """What makes two nodes equal."""
-        return self.op.name, self.inputs, tuple(sorted(self.attrs.items())), self.types
+        return self.op, self.inputs, tuple(sorted(self.attrs.items())), self.types
 
     def __repr__(self) -> str:
         return f"<{self.op.name} {', '.join(map(str, self.types))}>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -32,12 +32,18 @@ class Elementwise:
     `asg_` is a helper of `shaders/helpers/`; operands are names, calls or in brackets. A
     mapping chooses by the first operand's dtype. With several results, the expression yields a
     struct `.r0`, `.r1` ….
-    `cost` counts arithmetic operations per element.
+    `cost` counts arithmetic operations per element. `ulp` says how far the expression may be from
+    exact arithmetic, in units in the last place, where `asg.tolerances` does not.
     """
 
     wgsl: str | dict[DType, str]
     cost: int = 1
     commutative: bool = False
+    ulp: float | None = None
+
+    def expression(self, dtype: DType) -> str:
+        """Return the expression for a first operand of `dtype`."""
+        return self.wgsl if isinstance(self.wgsl, str) else self.wgsl[dtype]
 
 
 @dataclass(frozen=True)
@@ -127,11 +133,13 @@ class Composite:
 
     An op is kept whole until then because its own gradient is better than that of its expansion
     (softmax needs only its result), or because a pass looks for it. `is_sum`: each result element
-    is a sum of products of the operands' elements, and rounds like one.
+    is a sum of products of the operands' elements, and rounds like one. `is_call`: a function of
+    the user's, which may hold anything, and so is spelt out before any other pass.
     """
 
     expand: Callable[..., Tensor | tuple[Tensor, ...]]
     is_sum: bool = False
+    is_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -247,6 +255,7 @@ class Op:
             `Tensor`s; `node` is the (first) result. With several results `g` is a tuple.
         broadcasts: operands are broadcast to one shape before the rule sees them.
         promotes: operands from position `promotes_from` on meet in one dtype.
+        defaults: attributes that a call need not give.
     """
 
     name: str
@@ -261,10 +270,11 @@ class Op:
     broadcasts: bool = False
     promotes: bool = False
     promotes_from: int = 0
+    defaults: Attrs = field(default_factory=dict)
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         """Apply the op to tensors, arrays or numbers; build a node."""
-        return apply(self, args, attrs)
+        return apply(self, args, {**self.defaults, **attrs})
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

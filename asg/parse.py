@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from asg.custom.registry import known_ops
 from asg.errors import AsgError
 from asg.format import LITERAL, RESERVED
 from asg.graph import Graph, Literal, Node, Value
 from asg.lexer import Reader, Token
 from asg.op import Op
-from asg.ops import TABLE
 from asg.ops.sources import input_
 from asg.site import Site
 from asg.types import DType, TensorType
@@ -55,13 +55,15 @@ def parse_graph(
 
     Args:
         constants: contents of the constants that the text names by digest.
-        ops: ops by name, beside those of the table.
+        ops: ops by name, beside those of the table and those registered.
         values: what parameters and state start with.
 
     Raises:
         ParseError: the text is not a graph; the message has the line and what was expected.
     """
-    return _Parser(Reader(text), dict(constants or {}), {**TABLE, **(ops or {})}).graph(values)
+    return _Parser(Reader(text), dict(constants or {}), {**known_ops(), **(ops or {})}).graph(
+        values
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,10 @@ class _Parser:
         if name not in self.ops or self.ops[name] is input_:
             near = difflib.get_close_matches(name, self.ops, n=3)
             hint = f"; near it: {', '.join(near)}" if near else ""
-            self.reader.fail(f"there is no op {name!r}{hint}", token)
+            self.reader.fail(
+                f"there is no op {name!r}{hint}; asg.register_op makes one of your own known",
+                token,
+            )
         return self.ops[name]
 
     def arguments(self) -> tuple[list[Value], dict[str, Any], _Contents | None]:

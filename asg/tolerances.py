@@ -151,6 +151,8 @@ def rounding(op: Op) -> Rounding:
         case Procedure(is_sum=is_sum):
             return ROUNDING["sum" if is_sum else "exact"]
         case Elementwise():
+            if kind.ulp is not None:
+                return Rounding(2.0 * kind.ulp, 0, 8, "as its definition says")
             promised = ACCURACY.get(op.name)
             if promised is None or promised in (_EXACT, _ROUNDED):
                 return ROUNDING["simple"]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from asg.errors import AsgError, GraphError
 from asg.format import format_node
 from asg.graph import ROLES, Graph, Node, Value
+from asg.op import Op
 from asg.ops.sources import input_
 from asg.types import TensorType
 
@@ -15,12 +16,13 @@ def verify(graph: Graph) -> None:
     """Check that a graph is well formed; the first fault is told with its node in text form.
 
     Raises:
-        GraphError: an operand is not defined before its use, a type disagrees with the op's
-            rule, equal nodes are not one node, a name is not unique, an update or an initial
-            value does not fit its input.
+        GraphError: an operand is not defined before its use, two ops share a name, a type
+            disagrees with the op's rule, equal nodes are not one node, a name is not unique, an
+            update or an initial value does not fit its input.
     """
     _check_order(graph)
     _check_inputs(graph)
+    _check_ops(graph)
     for node in graph.nodes:
         _check_types(graph, node)
     _check_interned(graph)
@@ -67,6 +69,13 @@ def _check_inputs(graph: Graph) -> None:
         if name in seen:
             raise _fault(graph, f"two inputs are called {name!r}", node)
         seen.add(name)
+
+
+def _check_ops(graph: Graph) -> None:
+    known: dict[str, Op] = {}
+    for node in graph.nodes:
+        if known.setdefault(node.op.name, node.op) is not node.op:
+            raise _fault(graph, f"two different ops are called {node.op.name!r}", node)
 
 
 def _check_types(graph: Graph, node: Node) -> None:

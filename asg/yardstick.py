@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from asg.comparison import Array, Yardstick
+from asg.evaluate import Precision
 from asg.graph import Graph, Node, Value
-from asg.runtime.interpreter import Precision, run_with_updates
+from asg.runtime.interpreter import run_with_updates
 from asg.tolerances import EPSILON, SAMPLES, TINY, rounding, terms
 
 _OVERFLOW = 2.0**128 * (1 - 2.0**-25)  # what rounds to infinity in float32

@@ -23,9 +23,11 @@ from asg.codegen.text import (
     VECTOR,
     Operand,
     atom_name,
+    fill,
     helper_calls,
     identifier,
     literal,
+    number_dtype,
     vector_of,
 )
 from asg.errors import InternalError
@@ -263,9 +265,7 @@ class Emitter:
         node = value.node
         operands = [self.value(operand, coordinates) for operand in node.inputs]
         width = max((operand.width for operand in operands), default=1)
-        key = node.inputs[0].type.dtype
-        template = kind.wgsl if isinstance(kind.wgsl, str) else kind.wgsl[key]
-        text = self.fill(template, operands, width, value.type.dtype)
+        text = self.fill(kind.expression(node.inputs[0].type.dtype), node, operands, width)
         if len(node.types) == 1:
             name = self.let(self.names[value], text)
             return Operand(name, width, value.type.dtype)
@@ -275,13 +275,15 @@ class Emitter:
             self._memo[other, coordinates] = part
         return self._memo[value, coordinates]
 
-    def fill(self, template: str, operands: Sequence[Operand], width: int, result: DType) -> str:
+    def fill(self, template: str, node: Node, operands: Sequence[Operand], width: int) -> str:
         """Fill an op's WGSL expression with operands of `width` lanes."""
-        types = VECTOR if width == LANES else SCALAR
-        letters = {"F": DType.F32, "I": DType.I32, "U": DType.U32, "B": DType.BOOL}
-        named = {letter: types[dtype] for letter, dtype in letters.items()}
-        template = template.replace("{R}", types[result]).replace("{r}", SCALAR[result])
-        text = template.format(*(self.widen(operand, width) for operand in operands), **named)
+        numbers = {
+            key: self.widen(self.number(value, number_dtype(value)), width)
+            for key, value in node.attrs.items()
+            if f"{{{key}}}" in template
+        }
+        wide = [self.widen(operand, width) for operand in operands]
+        text = fill(template, wide, numbers, width, node.type.dtype)
         for helper in helper_calls(template):
             text = text.replace(f"{helper}(", f"{self.call(helper, width)}(")
         return text

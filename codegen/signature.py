@@ -50,4 +50,4 @@ def signature(context: KernelContext) -> Hashable:
 
 
 def _node(node: Node, inputs: tuple[int, ...]) -> Hashable:
-    return node.op.name, inputs, tuple(sorted(node.attrs.items())), node.types
+    return node.op, inputs, tuple(sorted(node.attrs.items())), node.types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,3 +82,24 @@ def helper_calls(template: str) -> list[str]:
         if part[start:].startswith("asg_"):
             names[part[start:]] = None
     return list(names)
+
+
+def number_dtype(value: bool | int | float) -> DType:
+    """Return the dtype that a number among an op's attributes has in its expression."""
+    if isinstance(value, bool):
+        return DType.BOOL
+    return DType.F32 if isinstance(value, float) else DType.I32
+
+
+def fill(
+    template: str,
+    operands: Sequence[str],
+    numbers: Mapping[str, str],
+    width: int,
+    result: DType,
+) -> str:
+    """Fill an op's WGSL expression with texts of `width` lanes (`asg.op.Elementwise`)."""
+    types = VECTOR if width == LANES else SCALAR
+    letters = {"F": DType.F32, "I": DType.I32, "U": DType.U32, "B": DType.BOOL, "R": result}
+    named = {letter: types[dtype] for letter, dtype in letters.items()}
+    return template.format(*operands, **named, **numbers, r=SCALAR[result])

@@ -26,7 +26,7 @@ class ExpandComposites:
 
     def __call__(self, graph: Graph) -> Graph:
         while chosen := {node for node in graph.nodes if self._is_spelt_out(graph, node)}:
-            graph = _expand_all(graph, chosen)
+            graph = expand_all(graph, chosen)
         return graph
 
     def _is_spelt_out(self, graph: Graph, node: Node) -> bool:
@@ -39,7 +39,8 @@ class ExpandComposites:
                 return False
 
 
-def _expand_all(graph: Graph, chosen: Set[Node]) -> Graph:
+def expand_all(graph: Graph, chosen: Set[Node]) -> Graph:
+    """Replace the chosen nodes by what they are spelt out in."""
     return rewrite(graph, lambda node, inputs: _expand(node, inputs) if node in chosen else None)
 
 

@@ -22,6 +22,7 @@ from asg.graph_file import large_constants
 from asg.passes.convolve import Convolve
 from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
+from asg.passes.expand_calls import ExpandCalls
 from asg.passes.simplify import Simplify
 from asg.passes.split_phases import SplitPhases
 from asg.passes.transpose_products import TransposeProducts
@@ -32,20 +33,22 @@ Pass = Callable[[Graph], Graph]
 Observer = Callable[["Step"], None]
 
 # The order:
-# 1. Marks for differentiation go first; it has happened by now, and they would hide what lies
-#    under them from every rule.
-# 2. Convolutions are spelt out in the form that suits their sizes, while they are whole; those that
+# 1. Functions of the user's go first; they may hold anything that another pass looks for.
+# 2. Marks for differentiation go; it has happened by now, and they would hide what lies under
+#    them from every rule.
+# 3. Convolutions are spelt out in the form that suits their sizes, while they are whole; those that
 #    would mostly meet zeros become several before.
-# 3. Composites are spelt out before simplification, because the rules look through views and
+# 4. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
-# 4. Short reductions over windows, which expansions bring along, become chains.
-# 5. Simplification composes views and shares what became equal; only then is it seen who reads a
+# 5. Short reductions over windows, which expansions bring along, become chains.
+# 6. Simplification composes views and shares what became equal; only then is it seen who reads a
 #    product transposed.
-# 6. Simplification is last: what it leaves is in the form that fusion expects (views composed,
+# 7. Simplification is last: what it leaves is in the form that fusion expects (views composed,
 #    constants folded, no node that does nothing).
 # There is no pass for dead code or common subexpressions: building a graph keeps what is needed
 # and makes equal nodes one.
 DEFAULT: tuple[Pass, ...] = (
+    ExpandCalls(),
     DropStopGradients(),
     SplitPhases(),
     Convolve(),
@@ -105,7 +108,7 @@ def _tell(observers: Iterable[Observer], step: Step) -> None:
 
 @dataclass(frozen=True)
 class DumpTo:
-    """Write the graph after every pass: `00-trace.asg`, `01-drop-stop-gradients.asg` ….
+    """Write the graph after every pass: `00-trace.asg`, `01-expand-calls.asg` ….
 
     A file is the text form, which `parse_graph` reads; constants that it names by digest lie in
     `constants/`. A pass that changed nothing leaves one line.

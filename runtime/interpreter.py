@@ -7,20 +7,18 @@ With `dtype="f64"` floats are computed in float64, for references more exact tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from asg.errors import InputError, InternalError
-from asg.format import format_node
+from asg.errors import InputError
+from asg.evaluate import Array, Precision, compute, storage_dtype
 from asg.graph import Graph, Node, Value
-from asg.types import DType, TensorType
+from asg.types import TensorType
 
-Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 Observer = Callable[[Node, tuple[Array, ...]], None]
 Adjust = Callable[[Node, Sequence[Array], tuple[Array, ...]], tuple[Array, ...]]
-Precision = Literal["f32", "f64"]
 
 
 def run(
@@ -68,7 +66,7 @@ def run_with_updates(
             results: tuple[Array, ...] = (given[node],)
         else:
             operands = [computed[value] for value in node.inputs]
-            results = _compute(node, operands, dtype)
+            results = compute(node, operands, dtype)
             if adjust is not None:
                 results = adjust(node, operands, results)
         computed.update(zip(node.values, results, strict=True))
@@ -80,33 +78,6 @@ def run_with_updates(
     outputs = {name: computed[value] for name, value in graph.outputs.items()}
     updates = {name: computed[value] for name, value in graph.updates.items()}
     return outputs, updates
-
-
-def _compute(node: Node, operands: list[Array], dtype: Precision) -> tuple[Array, ...]:
-    """Run the op's NumPy rule; its results take the types of the node."""
-    with np.errstate(
-        all="ignore"
-    ):  # overflow and invalid operations yield inf and nan, as on a GPU
-        found = node.op.numpy(*operands, **node.attrs)
-        results = found if len(node.types) > 1 else (found,)
-        return tuple(
-            _checked(node, np.asarray(result), type_, dtype)
-            for result, type_ in zip(results, node.types, strict=True)
-        )
-
-
-def _checked(node: Node, array: Array, type_: TensorType, dtype: Precision) -> Array:
-    if array.shape != type_.shape:
-        raise InternalError(
-            f"the NumPy rule of {node.op.name} gives shape {list(array.shape)} for {type_}\n"
-            f"  {format_node(node)}"
-        )
-    return array.astype(storage_dtype(type_.dtype, dtype), copy=False)
-
-
-def storage_dtype(dtype: DType, precision: Precision) -> np.dtype[Any]:
-    """Return the NumPy dtype that values of a graph's `dtype` have in a run."""
-    return np.dtype(np.float64) if dtype.is_float and precision == "f64" else dtype.numpy
 
 
 def _last_uses(graph: Graph) -> dict[Value, int]:
