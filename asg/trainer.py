@@ -29,6 +29,7 @@ from asg.compiler import compile as compile_graphs
 from asg.errors import AsgError, InputError, NonFiniteError
 from asg.nn.module import Module
 from asg.optim.optimizer import Optimizer
+from asg.optim.scaling import LossScaling
 from asg.tracing import as_spec
 from asg.training import LossFunction, trace_loss, training_step
 
@@ -55,6 +56,7 @@ class Trainer:
         target, device: where to train, as in `asg.compile`.
         checkpoints: a folder for checkpoints, written every `every` steps and at the end; the
             newest `keep` stay.
+        loss_scaling: as in `asg.training_step`; the scale is part of checkpoints.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class Trainer:
         every: int = 1000,
         keep: int = 2,
         seed: int | None = None,
+        loss_scaling: LossScaling | bool | None = None,
     ) -> None:
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.target, self.device, self.seed = target, device, seed
+        self.loss_scaling = loss_scaling
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.every, self.keep = every, keep
         self.position = Position()
@@ -196,7 +200,12 @@ class Trainer:
 
     def _compile(self, batch: Batch) -> None:
         step = training_step(
-            self.model, self.loss_fn, self.optimizer, seed=self.seed, **_specs(batch)
+            self.model,
+            self.loss_fn,
+            self.optimizer,
+            seed=self.seed,
+            loss_scaling=self.loss_scaling,
+            **_specs(batch),
         )
         graphs = {"train": step, "evaluate": self._evaluation(batch)}
         self.exe = compile_graphs(graphs, target=self.target, device=self.device)

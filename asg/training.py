@@ -14,12 +14,14 @@ from asg.graph import Graph, Value
 from asg.nn.module import Module
 from asg.optim.groups import Named
 from asg.optim.optimizer import Optimizer, Update
+from asg.optim.scaling import PREFIX, LossScaling, Scaler, as_scaling
 from asg.passes.autodiff import value_and_grad
 from asg.tensor import Tensor
 from asg.types import TensorType
 
 LossFunction = Callable[[Any, Mapping[str, Tensor]], Any]
 LOSS = "loss"
+SCALED_LOSS = f"{PREFIX}.loss"
 
 
 def training_step(
@@ -30,6 +32,7 @@ def training_step(
     wrt: Sequence[str] | None = None,
     seed: int | None = None,
     name: str | None = None,
+    loss_scaling: LossScaling | bool | None = None,
     **specs: object,
 ) -> Graph:
     """Return the graph of one training step; its state is parameters, moments and random key.
@@ -42,6 +45,10 @@ def training_step(
     Args:
         wrt: names of the parameters to train; by default all floats that require a gradient.
         seed: what the random key starts from; by default that of `nn.manual_seed`.
+        loss_scaling: True, or how to scale: the gradients are those of a multiple of the loss, as
+            `torch.amp.GradScaler` does it, and where one is infinite or NaN the step is skipped.
+            The scale is state; the output
+            `loss_scale` is what it became.
 
     Raises:
         GraphError: there is no such loss, or the optimizer's groups do not fit.
@@ -52,7 +59,8 @@ def training_step(
             raise GraphError("with a graph, the loss is the name of an output")
         if specs:
             raise GraphError(f"a graph has its inputs already; not needed: {', '.join(specs)}")
-        return _step(model, loss, optimizer, wrt, {}, name or model.name)
+        scaling = as_scaling(loss_scaling)
+        return _step(model, loss, optimizer, wrt, {}, name or model.name, scaling)
     if isinstance(loss, str):
         raise GraphError("with a model, the loss is a function of the model and a batch")
     forward = trace_loss(model, loss, specs, seed=seed, name=name or "training_step")
@@ -61,7 +69,8 @@ def training_step(
     wanted = trained if wrt is None else wrt
     known = forward.input_names("parameter")
     chosen = [path for path in wanted if path in known] if wrt is None else list(wanted)
-    return _step(forward, LOSS, optimizer, chosen, named, forward.name)
+    scaling = as_scaling(loss_scaling)
+    return _step(forward, LOSS, optimizer, chosen, named, forward.name, scaling)
 
 
 def trace_loss(
@@ -107,12 +116,19 @@ def _step(
     wrt: Sequence[str] | None,
     named: Named,
     name: str,
+    scaling: LossScaling | None,
 ) -> Graph:
-    joint = value_and_grad(forward, of=loss, wrt=wrt)
-    trained = [key.removesuffix(".grad") for key in joint.outputs if key not in forward.outputs]
+    scaler = None if scaling is None else Scaler(scaling)
+    differentiated, of = forward, loss
+    if scaler is not None:
+        differentiated, of = _with_scaled_loss(forward, loss, scaler)
+    joint = value_and_grad(differentiated, of=of, wrt=wrt)
+    trained = [
+        key.removesuffix(".grad") for key in joint.outputs if key not in differentiated.outputs
+    ]
     params = {key: Tensor(Value(joint.input(key))) for key in trained}
     grads = {key: Tensor(joint.outputs[f"{key}.grad"]) for key in trained}
-    update = optimizer.apply(params, grads, named)
+    update = optimizer.apply(params, grads, named, scaler)
     outputs = {key: Tensor(value) for key, value in forward.outputs.items()}
     for key in (key for key in update.metrics if key in outputs):
         raise GraphError(f"the loss function returns {key!r}, which the optimizer reports")
@@ -125,6 +141,25 @@ def _step(
         inputs=[Tensor(Value(node)) for node in joint.inputs],
     )
     return built.with_values({**built.values, **joint.values})
+
+
+def _with_scaled_loss(forward: Graph, loss: str, scaler: Scaler) -> tuple[Graph, str]:
+    """Return the graph with the scaled loss as a further output, and that output's name."""
+    if loss not in forward.outputs:
+        raise GraphError(
+            f"the graph has no output {loss!r} to scale; outputs: {', '.join(forward.outputs)}"
+        )
+    if SCALED_LOSS in forward.outputs:
+        raise GraphError(f"an output may not be called {SCALED_LOSS!r}")
+    scaled = scaler.scaled(Tensor(forward.outputs[loss]))
+    graph = Graph.build(
+        {**forward.outputs, SCALED_LOSS: scaled.value},
+        updates=forward.updates,
+        name=forward.name,
+        values=forward.values,
+        inputs=(*forward.inputs, scaler.scale.node),
+    )
+    return graph, SCALED_LOSS
 
 
 def _check_disjoint(updates: Mapping[str, Tensor], update: Update) -> None:

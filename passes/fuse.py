@@ -285,9 +285,12 @@ def _merge_side_by_side(grouping: Grouping) -> None:
 
 
 def _share_a_read(grouping: Grouping, group: Group, other: Group) -> bool:
-    """Tell whether two groups of equal loops load one large tensor."""
-    reads = grouping.external_reads(group.nodes)
-    shared = set(reads) & set(grouping.external_reads(other.nodes))
+    """Tell whether two groups of equal loops load one large tensor, or one loads what the other
+    makes: what kept them apart before may be gone, as a state takes the place of a result."""
+    reads, others = (set(grouping.external_reads(each.nodes)) for each in (group, other))
+    shared = reads & others
+    shared |= {value for value in reads if grouping.owner.get(value.node) is other}
+    shared |= {value for value in others if grouping.owner.get(value.node) is group}
     return any(value.type.size >= group.size for value in shared)
 
 

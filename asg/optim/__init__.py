@@ -6,6 +6,7 @@ Ground: may import `asg` below the roof. Begin with `optimizer.py`, then `adam.p
 from asg.optim.adam import Adam, AdamW
 from asg.optim.groups import decay_groups
 from asg.optim.optimizer import Optimizer, Update
+from asg.optim.scaling import LossScaling
 from asg.optim.schedules import Schedule, constant, linear, step_decay, warmup_cosine
 from asg.optim.sgd import SGD
 
@@ -13,6 +14,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "LossScaling",
     "Optimizer",
     "Schedule",
     "Update",

@@ -13,6 +13,7 @@ from asg import functions
 from asg.errors import GraphError
 from asg.optim.flat import Chunk, Scalar, layout
 from asg.optim.groups import Named, resolve
+from asg.optim.scaling import SCALE, Scaler
 from asg.optim.schedules import Schedule
 from asg.site import scope
 from asg.tensor import Tensor, as_tensor
@@ -86,11 +87,13 @@ class Optimizer:
         params: Mapping[str, Tensor],
         grads: Mapping[str, Tensor],
         named: Named | None = None,
+        scaler: Scaler | None = None,
     ) -> Update:
         """Return the updates of `params` (f32, any shapes) and of the optimizer's state.
 
         `named` says the name of parameter objects (by id) where groups list such. Values are
-        clipped before the norm is taken.
+        clipped before the norm is taken. With `scaler`, `grads` are those of its scaled loss;
+        where one of them is not finite, everything stays as it is.
 
         Raises:
             GraphError: gradients are missing, or groups do not fit.
@@ -100,10 +103,14 @@ class Optimizer:
             raise GraphError(f"no gradient of: {', '.join(missing) or 'anything'}")
         groups = resolve(self.groups, self.defaults, params, named or {})
         with scope(PREFIX):
-            return self._apply(params, grads, layout(groups, params))
+            return self._apply(params, grads, layout(groups, params), scaler)
 
     def _apply(
-        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], chunks: Sequence[Chunk]
+        self,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        chunks: Sequence[Chunk],
+        scaler: Scaler | None,
     ) -> Update:
         options = [group.options for chunk in chunks for group in chunk.groups]
         rates = list(dict.fromkeys(option["lr"] for option in options))
@@ -111,10 +118,16 @@ class Optimizer:
         updates: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         step: Tensor | None = None
+        gradients = [chunk.pack(grads) for chunk in chunks]
+        is_good: Tensor | None = None
+        if scaler is not None:
+            gradients, is_good = scaler.unscaled(gradients)
+            updates |= scaler.updates(is_good)
+            metrics["loss_scale"] = updates[SCALE]
         if has_schedule or self.needs_step(options):
             step = state(f"{PREFIX}.step", np.array(0, np.int32))
-            updates[f"{PREFIX}.step"] = step + 1
-        gradients, norm = self._clip([chunk.pack(grads) for chunk in chunks])
+            updates[f"{PREFIX}.step"] = _chosen(is_good, step + 1, step)
+        gradients, norm = self._clip(gradients)
         if norm is not None:
             metrics["grad_norm"] = norm
         if has_schedule and len(rates) == 1 and step is not None:
@@ -123,10 +136,11 @@ class Optimizer:
         for chunk, g in zip(chunks, gradients, strict=True):
             kept = {moment: _states(moment, chunk, params) for moment in moments}
             flat = {moment: chunk.pack(tensors) for moment, tensors in kept.items()}
-            p, changed = self.rule(chunk.pack(params), g, flat, Options(chunk, step))
-            updates |= chunk.unpack(p, params)
+            before = chunk.pack(params)
+            p, changed = self.rule(before, g, flat, Options(chunk, step))
+            updates |= chunk.unpack(_chosen(is_good, p, before), params)
             for moment, vector in changed.items():
-                parts = chunk.unpack(vector, params)
+                parts = chunk.unpack(_chosen(is_good, vector, flat[moment]), params)
                 updates |= {_state_name(moment, name): part for name, part in parts.items()}
         return Update(updates, metrics)
 
@@ -191,6 +205,14 @@ class Options:
     def differ(self, key: str) -> list[Any]:
         """Return the distinct values of an option."""
         return list(dict.fromkeys(group.options[key] for group in self.chunk.groups))
+
+
+def _chosen(is_good: Tensor | None, after: Tensor, before: Tensor) -> Tensor:
+    """Return `after`, or `before` where a step is skipped."""
+    if is_good is None:
+        return after
+    result: Tensor = functions.where(is_good, after, before)
+    return result
 
 
 def _state_name(moment: str, name: str) -> str:
