@@ -21,11 +21,13 @@ from asg.errors import AsgError
 from asg.functions import *  # noqa: F403
 from asg.graph import Graph
 from asg.graph_file import load_graph, save_graph
+from asg.open_graph import OpenGraph
+from asg.open_types import spec
 from asg.parse import parse_graph
 from asg.site import scope
 from asg.tensor import Tensor
 from asg.tracing import graph, input, state, trace
-from asg.types import DType, TensorType, spec
+from asg.types import DType, TensorType
 from asg.verify import verify
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ __all__ = [
     "Batches",
     "DType",
     "Graph",
+    "OpenGraph",
     "PackedWeight",
     "Tensor",
     "TensorType",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
+from asg.open_graph import OpenGraph, closed
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
 from asg.passes.expand import ExpandComposites
@@ -38,6 +40,7 @@ from asg.runtime.devices import shared_device
 from asg.runtime.executable import Executable, NumpyExecutable
 from asg.runtime.executor import Executor
 from asg.runtime.wgpu_device import Device
+from asg.specialiser import KEPT, Made, Make, Specialiser
 from asg.stopwatch import Stopwatch
 from asg.types import DType
 
@@ -51,8 +54,36 @@ PIPELINE: tuple[Pass, ...] = (
 )
 
 
+@overload
 def compile(
     graph: Graph | Mapping[str, Graph],
+    *,
+    target: str = ...,
+    dims: None = ...,
+    device: str | None = ...,
+    schedule: str | None = ...,
+    passes: tuple[Pass, ...] = ...,
+    cache: bool = ...,
+    memory_limit: int | None = ...,
+    tune: bool | float = ...,
+    kept: int = ...,
+) -> Executable | NumpyExecutable: ...
+@overload
+def compile(
+    graph: Graph | OpenGraph | Mapping[str, Graph | OpenGraph],
+    *,
+    target: str = ...,
+    dims: Mapping[str, int] | None = ...,
+    device: str | None = ...,
+    schedule: str | None = ...,
+    passes: tuple[Pass, ...] = ...,
+    cache: bool = ...,
+    memory_limit: int | None = ...,
+    tune: bool | float = ...,
+    kept: int = ...,
+) -> Any: ...
+def compile(
+    graph: Any,
     *,
     target: str = "wgpu",
     dims: Mapping[str, int] | None = None,
@@ -62,14 +93,16 @@ def compile(
     cache: bool = True,
     memory_limit: int | None = None,
     tune: bool | float = False,
-) -> Executable | NumpyExecutable:
+    kept: int = KEPT,
+) -> Executable | NumpyExecutable | Specialiser:
     """Compile a graph, or several that share parameters and state, and load the result.
 
     Args:
         graph: one graph (its entry is called `main`), or a mapping of entry names to graphs.
             Parameters and states of equal name are one.
         target: `wgpu`, or `numpy` for the interpreter behind the same interface.
-        dims: sizes of symbolic dimensions, by name.
+        dims: sizes of open dimensions, by name. Where they leave nothing open the result is a
+            plain executable, else a `Specialiser`, which compiles at the first call with new sizes.
         device: which adapter, as `ASG_DEVICE` says it.
         schedule: `cpu` or `gpu` to force a schedule family, or a class of adapters that
             `asg doctor` shows (`cpu-simd`, `nvidia-gpu` …); by default the adapter decides.
@@ -81,20 +114,56 @@ def compile(
             are not counted.
         tune: whether schedules are tried on the device, for a minute at most or for so many
             seconds; `asg.tuning` says how. Without it the same graph gives the same kernels.
+        kept: of open graphs, for how many sizes executables are kept.
 
     Raises:
-        GraphError: entries disagree about a parameter, or `dims` names what is not symbolic.
+        GraphError: entries disagree about a parameter, or `dims` names what is not open.
         UnsupportedError: nodes that can't be compiled, all of them, each with its reason.
         MemoryLimitError: the limit can't be kept; says the least that can.
         DeviceError: no adapter, or it refuses what is needed.
     """
-    entries = as_entries(graph)
+    if target not in ("wgpu", "numpy"):
+        raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
+
+    def make(graphs: Mapping[str, Graph] | Graph, lender: Made | None) -> Made:
+        return _load(graphs, lender, target, device, schedule, passes, cache, memory_limit, tune)
+
+    named = {"main": graph} if isinstance(graph, (Graph, OpenGraph)) else graph
+    if isinstance(named, Mapping) and any(isinstance(each, OpenGraph) for each in named.values()):
+        return _open(named, make, dims or {}, kept)
     if dims:
-        raise GraphError(f"dims names {', '.join(dims)}, but no dimension of the graph is symbolic")
+        raise GraphError(f"dims names {', '.join(dims)}, but no dimension of the graph is open")
+    return make(graph, None)
+
+
+def _open(
+    graphs: Mapping[str, Graph | OpenGraph], make: Make, dims: Mapping[str, int], kept: int
+) -> Executable | NumpyExecutable | Specialiser:
+    """Return the executable of open graphs, if `dims` says every size, or else a specialiser."""
+    found = {key: closed(each) if isinstance(each, Graph) else each for key, each in graphs.items()}
+    specialiser = Specialiser(found, make, dims, kept)
+    if specialiser.is_bound:
+        return make(
+            {key: each.bind(specialiser.dims_of(each)) for key, each in found.items()}, None
+        )
+    return specialiser
+
+
+def _load(
+    graph: Graph | Mapping[str, Graph],
+    lender: Executable | NumpyExecutable | None,
+    target: str,
+    device: str | None,
+    schedule: str | None,
+    passes: tuple[Pass, ...],
+    cache: bool,
+    memory_limit: int | None,
+    tune: bool | float,
+) -> Executable | NumpyExecutable:
+    """Compile graphs of known sizes; `lender` is an executable with parameters to share."""
+    entries = as_entries(graph)
     if target == "numpy":
         return NumpyExecutable(entries)
-    if target != "wgpu":
-        raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     opened = shared_device(device)
     kernel_target = target_for(opened.adapter_class, schedule)
     found: dict[str, object] = {}
@@ -107,7 +176,8 @@ def compile(
     artefact = remembered(entries, options, make) if cache and is_known else make()
     artefact = replace(artefact, report={**artefact.report, **found})
     check_sizes(artefact, opened.adapter.limits)
-    return Executable(Executor(artefact, opened))
+    share = lender.executor if isinstance(lender, Executable) else None
+    return Executable(Executor(artefact, opened, share=share))
 
 
 def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:

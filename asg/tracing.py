@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -20,12 +21,14 @@ import numpy as np
 
 from asg.errors import AsgError, GraphError, InputError
 from asg.graph import Graph, Node, Value, rewrite
+from asg.open_graph import OpenGraph, open_graph
+from asg.open_types import OpenType, parse_type
 from asg.ops.sources import convert_array, input
 from asg.random import fold_in
 from asg.seed import initial_seed
 from asg.site import current_site, scope
 from asg.tensor import Tensor, as_tensor
-from asg.types import TensorType, as_dtype, parse_type, spec
+from asg.types import TensorType, as_dtype, spec
 from asg.verify import check_updates
 
 __all__ = ["graph", "input", "random_key", "state", "trace"]
@@ -262,14 +265,16 @@ def trace(
     name: str | None = None,
     seed: int | None = None,
     **kwspecs: object,
-) -> Graph:
+) -> Any:
     """Run `function` (or a module) on symbolic inputs and return what it computes as a graph.
 
     `asg.trace(model, asg.spec((32, 784)))`. Specs are types, texts such as `"f32[2, 3]"`, or
     arrays, of which the type counts. Inputs are named after the function's parameters, or by
     `names` or keyword. One result is called `output`, several `output_0`, `output_1` …; those
     of a dict keep their keys. Parameters of a module are named as in `named_parameters()`.
-    `seed` begins the state `rng` where anything random is used.
+    `seed` begins the state `rng` where anything random is used. Where a spec has names for sizes
+    (`asg.spec(("batch", 784))`), the result is an open graph, for which `function` runs once per
+    set of sizes.
 
     Raises:
         InputError: a spec is not a type, or names and specs do not match.
@@ -284,7 +289,22 @@ def trace(
 
     label = name or str(getattr(function, "__name__", type(function).__name__.lower()))
     root = function if isinstance(function, ModuleLike) else None
-    return trace_call(run, types, root=root, name=_identifier(label), seed=seed)
+    return trace_open(run, types, root=root, name=_identifier(label), seed=seed)
+
+
+def trace_open(
+    function: Callable[[Mapping[str, Tensor]], Any],
+    types: Mapping[str, TensorType | OpenType],
+    *,
+    root: ModuleLike | None = None,
+    name: str = "graph",
+    seed: int | None = None,
+) -> Graph | OpenGraph:
+    """Trace `function` (see `trace_call`), or return the recipe to, where a size is open."""
+    start = initial_seed() if seed is None else seed  # one for all sizes
+    make = partial(trace_call, function, root=root, name=name, seed=start)
+    closed = {key: each for key, each in types.items() if isinstance(each, TensorType)}
+    return make(closed) if len(closed) == len(types) else open_graph(name, types, make)
 
 
 def trace_call(
@@ -311,13 +331,13 @@ def trace_call(
         _frame.reset(tokens[1])
 
 
-def as_spec(value: object) -> TensorType:
+def as_spec(value: object) -> TensorType | OpenType:
     """Return the type that a type, a text or an array describes.
 
     Raises:
         InputError: `value` is none of them.
     """
-    if isinstance(value, TensorType):
+    if isinstance(value, (TensorType, OpenType)):
         return value
     if isinstance(value, str):
         return parse_type(value)
@@ -333,7 +353,7 @@ def _named_specs(
     specs: Sequence[object],
     names: Sequence[str] | None,
     kwspecs: Mapping[str, object],
-) -> dict[str, TensorType]:
+) -> dict[str, TensorType | OpenType]:
     known = list(names) if names is not None else _parameter_names(function, len(specs))
     if len(known) < len(specs) or (names is not None and len(known) > len(specs)):
         raise InputError(f"{len(specs)} specs but {len(known)} names: {', '.join(known)}")

@@ -6,18 +6,19 @@ Roof: uses the differentiation pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from asg import tracing
 from asg.errors import GraphError
 from asg.graph import Graph, Value
 from asg.nn.module import Module
+from asg.open_graph import OpenGraph
 from asg.optim.groups import Named
 from asg.optim.optimizer import Optimizer, Update
 from asg.optim.scaling import PREFIX, LossScaling, Scaler, as_scaling
 from asg.passes.autodiff import value_and_grad
 from asg.tensor import Tensor
-from asg.types import TensorType
 
 LossFunction = Callable[[Any, Mapping[str, Tensor]], Any]
 LOSS = "loss"
@@ -25,7 +26,7 @@ SCALED_LOSS = f"{PREFIX}.loss"
 
 
 def training_step(
-    model: Module | Graph,
+    model: Module | Graph | OpenGraph,
     loss: LossFunction | str,
     optimizer: Optimizer,
     *,
@@ -34,7 +35,7 @@ def training_step(
     name: str | None = None,
     loss_scaling: LossScaling | bool | None = None,
     **specs: object,
-) -> Graph:
+) -> Any:
     """Return the graph of one training step; its state is parameters, moments and random key.
 
     With a module, `loss(model, batch)` builds the loss f32[] from a dict of the inputs that
@@ -54,23 +55,34 @@ def training_step(
         GraphError: there is no such loss, or the optimizer's groups do not fit.
         GradientError: the loss is no scalar, or something on the way has no gradient.
     """
-    if isinstance(model, Graph):
+    if isinstance(model, (Graph, OpenGraph)):
         if not isinstance(loss, str):
             raise GraphError("with a graph, the loss is the name of an output")
         if specs:
             raise GraphError(f"a graph has its inputs already; not needed: {', '.join(specs)}")
-        scaling = as_scaling(loss_scaling)
-        return _step(model, loss, optimizer, wrt, {}, name or model.name, scaling)
+        make = partial(
+            _step,
+            loss=loss,
+            optimizer=optimizer,
+            wrt=wrt,
+            named={},
+            name=name or model.name,
+            scaling=as_scaling(loss_scaling),
+        )
+        return make(model) if isinstance(model, Graph) else model.map(make)
     if isinstance(loss, str):
         raise GraphError("with a model, the loss is a function of the model and a batch")
     forward = trace_loss(model, loss, specs, seed=seed, name=name or "training_step")
     named = {id(item): path for path, item in model.named_parameters()}
     trained = [path for path, item in model.named_parameters() if item.requires_grad]
-    wanted = trained if wrt is None else wrt
-    known = forward.input_names("parameter")
-    chosen = [path for path in wanted if path in known] if wrt is None else list(wanted)
     scaling = as_scaling(loss_scaling)
-    return _step(forward, LOSS, optimizer, chosen, named, forward.name, scaling)
+
+    def step(graph: Graph) -> Graph:
+        known = graph.input_names("parameter")
+        chosen = [path for path in trained if path in known] if wrt is None else list(wrt)
+        return _step(graph, LOSS, optimizer, chosen, named, graph.name, scaling)
+
+    return step(forward) if isinstance(forward, Graph) else forward.map(step)
 
 
 def trace_loss(
@@ -81,17 +93,23 @@ def trace_loss(
     training: bool = True,
     seed: int | None = None,
     name: str = "loss",
-) -> Graph:
+) -> Graph | OpenGraph:
     """Return the graph of `loss(model, batch)`, with the model in training mode or not.
 
     Raises:
         GraphError: the result is neither a tensor nor a dict of tensors with `loss` among them.
     """
-    types: dict[str, TensorType] = {key: tracing.as_spec(value) for key, value in specs.items()}
+    types = {key: tracing.as_spec(value) for key, value in specs.items()}
     modes = [(module, module.training) for module in model.modules()]
 
     def run(batch: Mapping[str, Tensor]) -> Any:
-        result = loss(model, batch)
+        # An open graph is traced later, and again and again.
+        model.train(training)
+        try:
+            result = loss(model, batch)
+        finally:
+            for module, mode in modes:
+                module.training = mode
         if isinstance(result, Tensor):
             return {LOSS: result}
         if not isinstance(result, Mapping) or LOSS not in result:
@@ -101,12 +119,7 @@ def trace_loss(
             )
         return {LOSS: result[LOSS], **result}
 
-    model.train(training)
-    try:
-        return tracing.trace_call(run, types, root=model, name=name, seed=seed)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    return tracing.trace_open(run, types, root=model, name=name, seed=seed)
 
 
 def _step(

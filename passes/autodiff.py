@@ -8,13 +8,15 @@ value is used several times, operands and results that have no gradient, and who
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from asg.errors import GradientError, InternalError
 from asg.graph import Graph, Node, Value, rewrite
 from asg.op import Attention, ByExpansion, Composite, NoGradient
+from asg.open_graph import OpenGraph
 from asg.ops.arithmetic import add
 from asg.ops.movement import broadcast
 from asg.ops.sources import constant, input
@@ -25,30 +27,34 @@ from asg.types import TensorType
 NOTE = "gradient"
 
 Seed = Mapping[str, "str | np.ndarray[Any, Any] | float"]
+AnyGraph = TypeVar("AnyGraph", Graph, OpenGraph)
 Cotangents = dict[Value, list[Tensor]]
 
 
 def grad(
-    graph: Graph,
+    graph: AnyGraph,
     of: str | None = "loss",
     wrt: Sequence[str] | str | None = None,
     *,
     seed: Seed | None = None,
-) -> Graph:
+) -> AnyGraph:
     """Return a graph whose outputs are the gradients of `of`, named `w.grad` (see
     `value_and_grad`)."""
+    if isinstance(graph, OpenGraph):
+        _check_seed(seed)
+        return graph.map(partial(grad, of=of, wrt=wrt, seed=seed))
     graph = _spelt_out(graph, wrt)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     return _build(graph, {}, gradients, inputs)
 
 
 def value_and_grad(
-    graph: Graph,
+    graph: AnyGraph,
     of: str | None = "loss",
     wrt: Sequence[str] | str | None = None,
     *,
     seed: Seed | None = None,
-) -> Graph:
+) -> AnyGraph:
     """Return `graph` with the gradients of output `of` as further outputs, named `w.grad`.
 
     The result is an ordinary graph and can be differentiated again. Updates of state are kept.
@@ -64,6 +70,9 @@ def value_and_grad(
         GradientError: a name is unknown, something is no float, or an op on the way has no
             gradient.
     """
+    if isinstance(graph, OpenGraph):
+        _check_seed(seed)
+        return graph.map(partial(value_and_grad, of=of, wrt=wrt, seed=seed))
     graph = _spelt_out(graph, wrt)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     for name in gradients:
@@ -73,6 +82,12 @@ def value_and_grad(
                 "use asg.grad, which yields gradients only"
             )
     return _build(graph, graph.outputs, gradients, inputs)
+
+
+def _check_seed(seed: Seed | None) -> None:
+    """Refuse seeds that would add inputs of a size that nobody knows."""
+    if seed is not None and any(isinstance(each, str) for each in seed.values()):
+        raise GradientError("an open graph takes no seed by name; fix: bind it first")
 
 
 def _build(

@@ -356,6 +356,10 @@ class Executor:
             slot = self._storage.slot(name)
             self._storage.write(slot, to_words(f"{self.name}: {name!r}", slot.type, value))
 
+    def shares(self, other: Executor, name: str) -> bool:
+        """Tell whether a parameter or state is in the same memory for both."""
+        return self._storage.shares(other._storage, name)
+
     def read_value(self, entry: str, name: str) -> np.ndarray:
         """Read what is now at the place of a graph value.
 

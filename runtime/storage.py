@@ -96,6 +96,12 @@ class Storage:
             raise InputError(f"{self._name} has no parameter or state {name!r}; {self._known()}")
         return self._slots[name]
 
+    def shares(self, other: Storage, name: str) -> bool:
+        """Tell whether a parameter or state lies in the same memory as in another storage."""
+        own, its = self.slot(name), other.slot(name)
+        is_same = self.buffers[own.buffer] is other.buffers[its.buffer]
+        return is_same and own.offset == its.offset
+
     def require(self, names: Iterable[str]) -> None:
         """Refuse to use parameters that were never given a value.
 

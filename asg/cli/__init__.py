@@ -79,9 +79,10 @@ def exit_code(error: AsgError) -> int:
 def main() -> None:
     """Compile model graphs to WebGPU shaders, look at them, run them, and check them.
 
-    MODEL is a saved graph (NAME.graph), or FILE.py:OBJECT, where the object is a graph, a dict
-    of graphs, or a function without arguments that returns one. BUNDLE is what `asg compile`
-    writes: a folder, or one file NAME.asg.
+    MODEL is an ONNX model (NAME.onnx), a saved graph (NAME.graph), or FILE.py:OBJECT, where the
+    object is a graph, a dict of graphs, or a function without arguments that returns one. Open
+    sizes get numbers by --dim or by the arrays given. BUNDLE is what `asg compile` writes: a
+    folder, or one file NAME.asg.
     """
 
 

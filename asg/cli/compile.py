@@ -7,8 +7,15 @@ from pathlib import Path
 import click
 
 from asg.cli import output
-from asg.cli.models import load_model
-from asg.cli.options import device_option, family_option, json_option, model_argument
+from asg.cli.models import load_model, read_inputs
+from asg.cli.options import (
+    device_option,
+    dims_option,
+    family_option,
+    json_option,
+    model_argument,
+    static_option,
+)
 from asg.errors import GraphError
 from asg.report_view import report_text
 
@@ -19,11 +26,19 @@ from asg.report_view import report_text
     "-o", "--output", "bundle", required=True, metavar="BUNDLE",
     help="Where to write: a folder, or one file if it ends in .asg.",
 )  # fmt: skip
+@dims_option
+@static_option
 @family_option
 @device_option
 @json_option
 def compile_command(
-    model: str, bundle: str, target_family: str | None, device: str | None, as_json: bool
+    model: str,
+    bundle: str,
+    dims: dict[str, int],
+    statics: tuple[str, ...],
+    target_family: str | None,
+    device: str | None,
+    as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time to a BUNDLE.
 
@@ -32,7 +47,7 @@ def compile_command(
     from asg.cli.build import build
     from asg.runtime.bundle import save_bundle
 
-    loaded = load_model(model)
+    loaded = load_model(model, dims, read_inputs(statics))
     if loaded.artefact is not None:
         raise GraphError(f"{model} is a bundle already; compile the model that it came from")
     artefact = build(loaded, target_family, device)

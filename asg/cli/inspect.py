@@ -11,13 +11,15 @@ import click
 
 from asg.artefact import Artefact, Dispatch, Kernel
 from asg.cli import output
-from asg.cli.models import Loaded, load_model
+from asg.cli.models import Loaded, load_model, read_inputs
 from asg.cli.options import (
     device_option,
+    dims_option,
     either_argument,
     entry_option,
     family_option,
     json_option,
+    static_option,
 )
 from asg.errors import GraphError
 from asg.report_view import report_text
@@ -31,6 +33,8 @@ from asg.report_view import report_text
 @click.option("--plan-svg", metavar="FILE", help="Draw the memory plan.")
 @entry_option
 @family_option
+@dims_option
+@static_option
 @device_option
 @json_option
 def inspect_command(
@@ -41,6 +45,8 @@ def inspect_command(
     plan_svg: str | None,
     entry: str | None,
     target_family: str | None,
+    dims: dict[str, int],
+    statics: tuple[str, ...],
     device: str | None,
     as_json: bool,
 ) -> None:
@@ -50,7 +56,7 @@ def inspect_command(
     """
     from asg.cli.build import build, find_entry
 
-    loaded = load_model(model)
+    loaded = load_model(model, dims, read_inputs(statics))
     if after is not None:
         _write_graph(after, passes_of(loaded, entry), as_json)
         return

@@ -16,51 +16,62 @@ import click
 import numpy as np
 
 from asg.artefact import Artefact
-from asg.errors import AsgError, GraphError, InputError, UnsupportedError
+from asg.errors import AsgError, GraphError, InputError
 from asg.graph import Graph
 from asg.graph_file import SUFFIX, load_graph
+from asg.open_graph import OpenGraph
 
 Array = np.ndarray[Any, Any]
 
-ONNX = (
-    "{path}: ONNX models can't be imported by this version of ASG\n"
-    "  fix: build the model with asg.nn, or save a graph with asg.save_graph"
-)
 NO_MODEL = (
-    "{text!r} is neither a saved graph (NAME.graph), nor FILE.py:OBJECT, nor a bundle "
-    "(a folder with manifest.json, or NAME.asg)"
+    "{text!r} is neither an ONNX model (NAME.onnx), nor a saved graph (NAME.graph), nor "
+    "FILE.py:OBJECT, nor a bundle (a folder with manifest.json, or NAME.asg)"
 )
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model: its entries, or the artefact of a bundle."""
+    """A model: its entries, or the artefact of a bundle.
+
+    `statics` are inputs whose values went into the graphs.
+    """
 
     text: str
     entries: Mapping[str, Graph]
     artefact: Artefact | None = None
+    statics: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """A short name for titles and files."""
         stem = Path(self.text.rpartition(":")[2] or self.text).name
-        return stem.removesuffix(".asg").removesuffix(SUFFIX) or "model"
+        return stem.removesuffix(".asg").removesuffix(".onnx").removesuffix(SUFFIX) or "model"
+
+    def inputs(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the arrays that the graphs still take."""
+        return {name: each for name, each in arrays.items() if name not in self.statics}
 
 
-def load_model(text: str) -> Loaded:
-    """Return what MODEL names.
+def load_model(
+    text: str, dims: Mapping[str, int] | None = None, arrays: Mapping[str, Array] | None = None
+) -> Loaded:
+    """Return what MODEL names, with open sizes bound by `dims` and by the arrays of inputs.
 
     Raises:
-        UnsupportedError: it is an ONNX model.
-        GraphError: it is a file, but no graph comes of it.
+        UnsupportedError: an ONNX model holds what can't be compiled; all of it is listed.
+        GraphError: it is a file, but no graph comes of it; or a size stays open.
         BundleError: it is a damaged bundle.
     """
     path, _, name = text.rpartition(":")
     if path.endswith(".py"):
-        return Loaded(text, _from_module(Path(path), name))
+        return _bound(text, _from_module(Path(path), name), dims or {}, arrays or {})
     found = Path(text)
     if found.suffix == ".onnx":
-        raise UnsupportedError(ONNX.format(path=text))
+        from asg import onnx
+
+        return _bound(text, {"main": onnx.load(found)}, dims or {}, arrays or {})
+    if dims:
+        raise GraphError(f"{text} has no open dimensions, but --dim names {', '.join(dims)}")
     if found.suffix == ".py":
         raise click.UsageError(f"say which object of {text} is the model: {text}:OBJECT")
     if found.suffix == SUFFIX:
@@ -72,7 +83,50 @@ def load_model(text: str) -> Loaded:
     raise click.UsageError(NO_MODEL.format(text=text))
 
 
-def _from_module(path: Path, name: str) -> dict[str, Graph]:
+def _bound(
+    text: str,
+    entries: Mapping[str, Graph | OpenGraph],
+    dims: Mapping[str, int],
+    arrays: Mapping[str, Array],
+) -> Loaded:
+    """Give open graphs their sizes and the values of static inputs."""
+    opened = [each for each in entries.values() if isinstance(each, OpenGraph)]
+    known = {name for graph in opened for name in graph.known_sizes}
+    for name in (name for name in dims if name not in known):
+        listed = ", ".join(dict.fromkeys(size for graph in opened for size in graph.dims))
+        raise GraphError(f"{text} has no open dimension {name!r}; open: {listed or 'none'}")
+    graphs = {
+        key: each if isinstance(each, Graph) else _bind(text, each, dims, arrays)
+        for key, each in entries.items()
+    }
+    return Loaded(text, graphs, statics=tuple(name for each in opened for name in each.statics))
+
+
+def _bind(
+    text: str, graph: OpenGraph, dims: Mapping[str, int], arrays: Mapping[str, Array]
+) -> Graph:
+    missing = [name for name in graph.statics if name not in arrays]
+    if missing:
+        raise GraphError(
+            f"{text}: the values of {', '.join(missing)} decide shapes\n"
+            f"  fix: --static {missing[0]}=FILE.npy; where arrays are given, --input"
+        )
+    sizes = {name: size for name, size in dims.items() if name in graph.known_sizes}
+    names = [each.name for each in graph.inputs]
+    shapes = {name: each.shape for name, each in arrays.items() if name in names}
+    for each in graph.inputs:
+        if each.name in shapes:
+            graph.match(each, shapes[each.name], sizes)
+    left = [name for name in graph.dims if name not in graph.complete(sizes)]
+    if left:
+        raise GraphError(
+            f"{text}: sizes are open: {', '.join(left)}\n  fix: --dim {left[0]}=SIZE for each"
+        )
+    statics = {name: arrays[name] for name in graph.statics}
+    return graph.recipe(graph.binding(shapes, statics, sizes))
+
+
+def _from_module(path: Path, name: str) -> dict[str, Graph | OpenGraph]:
     """Run a file and return the graphs that an object of it is, or makes."""
     if not path.is_file():
         raise GraphError(f"{path}: there is no such file")
@@ -84,11 +138,11 @@ def _from_module(path: Path, name: str) -> dict[str, Graph]:
             listed = ", ".join(names) or "nothing"
             raise GraphError(f"{path} has no {name!r}; what may be a model in it: {listed}")
         found = getattr(found, part)
-    if callable(found) and not isinstance(found, (Graph, Mapping)):
+    if callable(found) and not isinstance(found, (Graph, OpenGraph, Mapping)):
         found = _call(path, name, found)
-    graphs = {"main": found} if isinstance(found, Graph) else found
+    graphs = {"main": found} if isinstance(found, (Graph, OpenGraph)) else found
     is_right = isinstance(graphs, Mapping) and bool(graphs)
-    if not is_right or not all(isinstance(each, Graph) for each in graphs.values()):
+    if not is_right or not all(isinstance(each, (Graph, OpenGraph)) for each in graphs.values()):
         raise GraphError(
             f"{path}:{name} is {type(found).__name__}; a model is a graph, a dict of graphs, or "
             "a function without arguments that returns one"
@@ -97,9 +151,9 @@ def _from_module(path: Path, name: str) -> dict[str, Graph]:
 
 
 def _is_model(value: object) -> bool:
-    if isinstance(value, Graph):
+    if isinstance(value, (Graph, OpenGraph)):
         return True
-    return isinstance(value, Mapping) and any(isinstance(each, Graph) for each in value.values())
+    return isinstance(value, Mapping) and any(map(_is_model, value.values()))
 
 
 def _run(path: Path) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 model_argument = click.argument("model", metavar="MODEL")
@@ -19,6 +21,34 @@ input_option = click.option(
     multiple=True,
     metavar="NAME=FILE.npy",
     help="An input's array; or FILE.npz with an array for each name in it. May be repeated.",
+)
+
+
+def _sizes(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> Any:
+    """Read `batch=4`."""
+    sizes: dict[str, int] = {}
+    for pair in pairs:
+        name, _, size = pair.rpartition("=")
+        if not name or not size.isdigit():
+            raise click.BadParameter(f"NAME=SIZE is wanted, got {pair!r}")
+        sizes[name] = int(size)
+    return sizes
+
+
+dims_option = click.option(
+    "--dim",
+    "dims",
+    multiple=True,
+    metavar="NAME=SIZE",
+    callback=_sizes,
+    help="The size of an open dimension of MODEL. May be repeated.",
+)
+static_option = click.option(
+    "--static",
+    "statics",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="Values of an input of MODEL that decide shapes. May be repeated.",
 )
 entry_option = click.option("--entry", metavar="NAME", help="Entry; by default the first.")
 family_option = click.option(

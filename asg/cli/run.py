@@ -11,9 +11,10 @@ import click
 import numpy as np
 
 from asg.cli import output
-from asg.cli.models import Array, load_model, read_inputs
+from asg.cli.models import Array, Loaded, load_model, read_inputs
 from asg.cli.options import (
     device_option,
+    dims_option,
     either_argument,
     entry_option,
     family_option,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @either_argument
 @input_option
+@dims_option
 @click.option(
     "-o", "--output-dir", metavar="FOLDER",
     help="Write every output to FOLDER/NAME.npy, and what states become to NAME'.npy.",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 def run_command(
     model: str,
     inputs: tuple[str, ...],
+    dims: dict[str, int],
     output_dir: str | None,
     entry: str | None,
     device: str | None,
@@ -51,8 +54,8 @@ def run_command(
 
     State begins where the model says, and is not kept.
     """
-    arrays = read_inputs(inputs)
-    with _open(model, target_family, device) as executor:
+    loaded, arrays = _loaded(model, dims, inputs)
+    with _open(loaded, target_family, device) as executor:
         from asg.cli.build import find_entry
 
         found = find_entry(executor.artefact, entry)
@@ -71,12 +74,20 @@ def run_command(
     output.write_text(f"on {description}")
 
 
-def _open(model: str, family: str | None, device: str | None) -> Executor:
+def _loaded(
+    model: str, dims: Mapping[str, int], inputs: Sequence[str]
+) -> tuple[Loaded, dict[str, Array]]:
+    """Return a model of known sizes and the arrays that it takes."""
+    arrays = read_inputs(inputs)
+    loaded = load_model(model, dims, arrays)
+    return loaded, loaded.inputs(arrays)
+
+
+def _open(loaded: Loaded, family: str | None, device: str | None) -> Executor:
     from asg.cli.build import build
     from asg.runtime.devices import shared_device
     from asg.runtime.executor import Executor
 
-    loaded = load_model(model)
     opened = shared_device(device)  # first, so that a missing device is told at once
     artefact = build(loaded, family, device)
     return Executor(artefact, opened)
@@ -110,6 +121,7 @@ def _number(value: Any) -> Any:
 @click.command("profile")
 @either_argument
 @input_option
+@dims_option
 @entry_option
 @click.option(
     "--repeat", type=click.IntRange(1), default=5, show_default=True,
@@ -123,6 +135,7 @@ def _number(value: Any) -> Any:
 def profile_command(
     model: str,
     inputs: tuple[str, ...],
+    dims: dict[str, int],
     entry: str | None,
     repeat: int,
     trace: str | None,
@@ -137,8 +150,8 @@ def profile_command(
     """
     from asg.cli.build import find_entry
 
-    arrays = read_inputs(inputs)
-    with _open(model, target_family, device) as executor:
+    loaded, arrays = _loaded(model, dims, inputs)
+    with _open(loaded, target_family, device) as executor:
         found = find_entry(executor.artefact, entry)
         graphs = _graphs(executor)
         if found.name in graphs:

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asg.cli import output
-from asg.cli.models import load_model
-from asg.cli.options import device_option, family_option, json_option, model_argument
+from asg.cli.models import load_model, read_inputs
+from asg.cli.options import (
+    device_option,
+    dims_option,
+    family_option,
+    json_option,
+    model_argument,
+    static_option,
+)
 from asg.errors import GraphError
 
 if TYPE_CHECKING:
@@ -34,6 +41,8 @@ _DIFFERS = 1
     "--compile-limit", type=click.FloatRange(min=0), default=10.0, show_default=True,
     metavar="SECONDS", help="Give up a candidate that the driver compiles for longer.",
 )  # fmt: skip
+@dims_option
+@static_option
 @device_option
 @family_option
 @json_option
@@ -42,6 +51,8 @@ def tune_command(
     bundle: str | None,
     budget: float,
     compile_limit: float,
+    dims: dict[str, int],
+    statics: tuple[str, ...],
     device: str | None,
     target_family: str | None,
     as_json: bool,
@@ -56,7 +67,7 @@ def tune_command(
     from asg.runtime.devices import shared_device
     from asg.tuning import report, tune
 
-    loaded = load_model(model)
+    loaded = load_model(model, dims, read_inputs(statics))
     if loaded.artefact is not None:
         raise GraphError(f"{model} is a bundle already; tune the model that it came from")
     opened = shared_device(device)

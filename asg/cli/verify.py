@@ -11,6 +11,7 @@ from asg.cli import output
 from asg.cli.models import Loaded, load_model, read_inputs
 from asg.cli.options import (
     device_option,
+    dims_option,
     either_argument,
     family_option,
     input_option,
@@ -29,6 +30,7 @@ DIFFERS = 1
 @click.command("verify")
 @either_argument
 @input_option
+@dims_option
 @click.option(
     "--stage", "stages", type=click.Choice(STAGES), multiple=True,
     help="Only these comparisons; may be repeated. By default all but gradients.",
@@ -41,6 +43,7 @@ DIFFERS = 1
 def verify_command(
     model: str,
     inputs: tuple[str, ...],
+    dims: dict[str, int],
     stages: tuple[str, ...],
     gradients: bool,
     seed: int,
@@ -56,7 +59,8 @@ def verify_command(
     that choose something are in its range.
     """
     arrays = read_inputs(inputs)
-    loaded = load_model(model)
+    loaded = load_model(model, dims, arrays)
+    arrays = loaded.inputs(arrays)
     wanted = [*(stages or STAGES[1:]), *(["gradients"] if gradients else [])]
     try:
         report = _verify(loaded, arrays, wanted, seed, device, target_family)
@@ -103,6 +107,7 @@ def _write(model: str, report: DifferentialReport, as_json: bool) -> None:
     help="Where to write what reproduces the fault.",
 )  # fmt: skip
 @input_option
+@dims_option
 @seed_option
 @device_option
 @family_option
@@ -111,6 +116,7 @@ def bisect_command(
     model: str,
     folder: str,
     inputs: tuple[str, ...],
+    dims: dict[str, int],
     seed: int,
     device: str | None,
     target_family: str | None,
@@ -125,7 +131,8 @@ def bisect_command(
     from asg.reproducer import write_reproducer
 
     arrays = read_inputs(inputs)
-    loaded = load_model(model)
+    loaded = load_model(model, dims, arrays)
+    arrays = loaded.inputs(arrays)
     found = bisect(
         loaded.artefact or loaded.entries, arrays, device=device, schedule=target_family, seed=seed
     )

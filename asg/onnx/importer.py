@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from asg.errors import AsgError, DTypeError, GraphError, ShapeError
+from asg.errors import AsgError, DTypeError, GraphError, InputError, ShapeError
 from asg.graph import Graph, Literal, Node
 from asg.onnx import folding, schemas
 from asg.onnx.call import Call, Operand, Typed
-from asg.onnx.dtypes import Array, computed_type, narrowed, numpy_type
-from asg.onnx.model import Model
+from asg.onnx.dtypes import Array, NumpyType, computed_type, narrowed, numpy_type
+from asg.onnx.model import Model, all_nodes, domain_of, graph_nodes
 from asg.onnx.problems import NodeUnsupportedError, Problem
 from asg.onnx.registry import Converter, Table
 from asg.ops.sources import constant_, input
@@ -71,10 +71,13 @@ class Importer:
         shapes: Mapping[str, tuple[int, ...]],
         known: Mapping[str, Array] | None = None,
         allow_float64: bool = False,
+        probe: Iterable[str] | None = None,
     ) -> None:
         self.model, self.table = model, table
         self.shapes, self.known = shapes, known or {}
         self.allow_float64 = allow_float64
+        # A probe only looks for what can't be converted; some inputs have no value then.
+        self.is_probe, self.unknown = probe is not None, frozenset(probe or ())
         self.problems: list[Problem] = []
         self.values: dict[str, Array] = {}
         self._inputs: list[Node] = []
@@ -119,26 +122,28 @@ class Importer:
         self._add_weights(proto, scope)
         self.convert(proto.node, scope)
         found = {each.name: scope.find(each.name) for each in proto.output}
-        if self.problems:
-            return None
         outputs = {}
         for name, operand in found.items():
-            assert operand is not None
+            if operand is None:  # what it depends on was noted, or this is a probe
+                continue
             try:
                 outputs[name] = self.tensor(operand).value
             except (NodeUnsupportedError, DTypeError) as error:
                 self._note("output " + name, "output", "", 0, (), error)
-        if self.problems:
+        if self.problems or self.is_probe:
             return None
         return Graph.build(outputs, name=self.model.name, values=self.values, inputs=self._inputs)
 
     def _declare_inputs(self, scope: Scope) -> None:
         for proto in self.model.inputs:
             name = proto.name
+            if name in self.unknown:
+                scope.values[name] = None
+                continue
             try:
                 dtype = numpy_type(proto.type.tensor_type.elem_type)
                 if name in self.known:
-                    array = np.asarray(self.known[name]).astype(dtype, copy=False)
+                    array = _as_declared(name, np.asarray(self.known[name]), dtype)
                     scope.values[name] = Operand(name, dtype, array=array)
                     continue
                 computed = computed_type(dtype, self.allow_float64)
@@ -176,7 +181,7 @@ class Importer:
     def function(self, body: Any, call: Call) -> list[Operand]:
         """Convert the body of a function in place of a call."""
         name = call.node.name or call.op
-        opsets = {_domain(each.domain): each.version for each in body.opset_import}
+        opsets = {domain_of(each): each.version for each in body.opset_import}
         scope = call.scope.inside(name, opsets or call.scope.opsets, None)
         for position, parameter in enumerate(body.input):
             given = call.operands[position] if position < call.count else None
@@ -203,30 +208,57 @@ class Importer:
             self._count += 1
             title = f"{scope.path}{node.name or node.op_type}"
             site = Site(f"<{self.model.label}>", self._count, node.op_type)
-            with inherit(site, _scope_path(title)):
-                try:
-                    results = self._converted(node, scope)
-                except _PoisonedError:
-                    results = [None] * len(node.output)
-                except (NodeUnsupportedError, DTypeError) as error:
-                    domain = _domain(node.domain)
-                    version = scope.opsets.get(domain, 0)
-                    dtypes = _dtypes(node, scope)
-                    self._note(title, node.op_type, domain, version, dtypes, error)
-                    results = [None] * len(node.output)
-                except AsgError as error:
-                    raise _located(error, title, node, self.model.label) from error
-                except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-                    wrapped = GraphError(f"makes no sense: {error}")
-                    raise _located(wrapped, title, node, self.model.label) from error
-            for name, result in zip(node.output, results, strict=False):
-                if name in scope.values:
+            with inherit(site, title.strip("/")):
+                results = self._tried(node, scope, title)
+            for position, name in enumerate(node.output):
+                if name and name in scope.values:
                     raise GraphError(f"{self.model.label}: two nodes make {name!r}")
                 if name:
-                    scope.values[name] = result
+                    scope.values[name] = results[position] if position < len(results) else None
+
+    def _tried(self, node: Any, scope: Scope, title: str) -> Sequence[Operand | None]:
+        """Return the results of a node, None for each where it can't be converted."""
+        try:
+            return self._converted(node, scope)
+        except _PoisonedError:
+            self._survey(node, scope)
+        except (NodeUnsupportedError, DTypeError) as error:
+            domain = domain_of(node)
+            dtypes = _dtypes(node, scope)
+            self._note(title, node.op_type, domain, scope.opsets.get(domain, 0), dtypes, error)
+            self._survey(node, scope)
+        except AsgError as error:
+            # The sizes of a probe are not those of the user.
+            if not self.is_probe:
+                raise _located(error, title, node, self.model.label) from error
+            self._survey(node, scope)
+        except (IndexError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            if not self.is_probe:
+                wrapped = GraphError(f"it makes no sense: {error}")
+                raise _located(wrapped, title, node, self.model.label) from error
+            self._survey(node, scope)
+        return [None] * len(node.output)
+
+    def _survey(self, node: Any, scope: Scope) -> None:
+        """Note the operators without converter in the graphs of a node that is skipped."""
+        for inner in all_nodes(graph_nodes(node)):
+            domain = domain_of(inner)
+            opset = scope.opsets.get(domain, 1)
+            if not self._is_known(domain, inner, opset):
+                schema = schemas.find_schema(domain, inner.op_type, opset)
+                error = self._unknown(domain, inner.op_type, opset, schema)
+                title = f"{scope.path}{inner.name or inner.op_type}"
+                self._note(title, inner.op_type, domain, opset, (), error)
+
+    def _is_known(self, domain: str, node: Any, opset: int) -> bool:
+        local = (domain, node.op_type, node.overload) in self.model.functions
+        schema = schemas.find_schema(domain, node.op_type, opset)
+        found = self.table.find(domain, node.op_type, opset)
+        is_folded = not domain and node.op_type in folding.TABLE
+        return local or found is not None or is_folded or _may_be_function(schema)
 
     def _converted(self, node: Any, scope: Scope) -> Sequence[Operand | None]:
-        domain = _domain(node.domain)
+        domain = domain_of(node)
         if domain not in scope.opsets and domain != "com.microsoft":
             raise GraphError(f"no version of the operators of {domain or 'ai.onnx'!r} is given")
         opset = scope.opsets.get(domain, 1)
@@ -235,11 +267,10 @@ class Importer:
             names.pop()
         operands = [scope.find(name) if name else _ABSENT for name in names]
         found = self.table.find(domain, node.op_type, opset)
-        local = self.model.functions.get((domain, node.op_type, getattr(node, "overload", "")))
+        local = self.model.functions.get((domain, node.op_type, node.overload))
         schema = schemas.find_schema(domain, node.op_type, opset)
-        is_convertible = found is not None or local is not None or _may_be_function(schema)
         if any(each is None for each in operands):
-            if is_convertible:
+            if self._is_known(domain, node, opset):
                 raise _PoisonedError
             raise self._unknown(domain, node.op_type, opset, schema)
         given = [None if each is _ABSENT else each for each in operands]
@@ -260,7 +291,7 @@ class Importer:
             # ONNX's own meaning of the operator, where it is one of others.
             body = schemas.function_body(call)
             if body is None:
-                raise self._unknown(_domain(call.node.domain), call.op, call.opset, call.schema)
+                raise self._unknown(domain_of(call.node), call.op, call.opset, call.schema)
             return self.function(body, call)
         results = found.convert(call)
         listed = results if isinstance(results, (tuple, list)) else [results]
@@ -273,6 +304,8 @@ class Importer:
             raise call.unsupported(f"only {len(results)} of {call.output_count} results are made")
         found: list[Operand | None] = []
         for position, (name, result) in enumerate(zip(call.node.output, results, strict=False)):
+            if result is None and name:
+                raise call.unsupported(f"its result {position} is not computed")
             if isinstance(result, Operand) or result is None:
                 found.append(result)
                 continue
@@ -343,8 +376,17 @@ def bind_attributes(node: Any, call: Any, body: Any) -> Any:
     return bound
 
 
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
+def _as_declared(name: str, array: Array, dtype: NumpyType) -> Array:
+    """Return the value of a static input in the type that the model says.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    with np.errstate(all="ignore"):
+        found = array.astype(dtype, copy=False)
+    if not np.array_equal(found, array, equal_nan=array.dtype.kind == "f"):
+        raise InputError(f"input {name!r} is {dtype.name}; {array.tolist()} does not fit")
+    return found
 
 
 def _may_be_function(schema: Any) -> bool:
@@ -366,10 +408,6 @@ def _dtypes(node: Any, scope: Scope) -> tuple[str, ...]:
     return tuple("?" if each is None else each.dtype.name for each in found)
 
 
-def _scope_path(title: str) -> str:
-    return title.strip("/")
-
-
 def _located(error: AsgError, title: str, node: Any, label: str) -> AsgError:
-    kind = type(error) if isinstance(error, (ShapeError, GraphError)) else GraphError
+    kind = type(error) if isinstance(error, (ShapeError, GraphError, InputError)) else GraphError
     return kind(f"{label}: node {title!r} ({node.op_type}): {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,28 @@ from onnx import numpy_helper
 
 from asg.errors import GraphError
 from asg.onnx.dtypes import Array
+
+
+def domain_of(proto: Any) -> str:
+    """Return the domain of a node or function; ONNX's own has two names."""
+    return "" if proto.domain == "ai.onnx" else str(proto.domain)
+
+
+def graph_nodes(node: Any) -> list[Any]:
+    """Return the nodes of the graphs that are attributes of a node."""
+    graphs = [each.g for each in node.attribute if each.HasField("g")]
+    graphs += [graph for each in node.attribute for graph in each.graphs]
+    return [inner for graph in graphs for inner in graph.node]
+
+
+def all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield nodes, and those of the graphs inside them."""
+    pending = list(nodes)[::-1]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending.extend(graph_nodes(node)[::-1])
+
 
 Source = str | os.PathLike[str] | bytes | Any
 
@@ -103,14 +125,11 @@ def _checked(label: str, proto: Any, folder: Path | None) -> Model:
         raise GraphError(f"{label}: no ONNX model: there is no graph with outputs in it")
     opsets: dict[str, int] = {}
     for each in proto.opset_import:
-        opsets["" if each.domain == "ai.onnx" else each.domain] = each.version
+        opsets[domain_of(each)] = each.version
     newest = onnx.defs.onnx_opset_version()
     if opsets.get("", 1) > newest:
         raise GraphError(
             f"{label}: opset {opsets['']} is newer than what the onnx package knows ({newest})"
         )
-    functions = {
-        ("" if each.domain == "ai.onnx" else each.domain, each.name, each.overload): each
-        for each in proto.functions
-    }
+    functions = {(domain_of(each), each.name, each.overload): each for each in proto.functions}
     return Model(label, proto, opsets, functions, folder)

@@ -17,9 +17,8 @@ Run = Callable[..., Result]
 
 MESSAGES = {
     ("inspect", "net.onnx"): (
-        3,
-        "UnsupportedError: net.onnx: ONNX models can't be imported by this version of ASG\n"
-        "  fix: build the model with asg.nn, or save a graph with asg.save_graph\n",
+        5,
+        "GraphError: net.onnx: can't be read: No such file or directory\n",
     ),
     ("inspect", "missing.graph"): (5, "GraphError: missing.graph: there is no such file\n"),
     ("inspect", "missing.asg"): (
@@ -72,8 +71,8 @@ MESSAGES = {
 
 USAGE = {
     ("inspect", "nothing"): (
-        "Error: 'nothing' is neither a saved graph (NAME.graph), nor FILE.py:OBJECT, nor a bundle "
-        "(a folder with manifest.json, or NAME.asg)\n"
+        "Error: 'nothing' is neither an ONNX model (NAME.onnx), nor a saved graph (NAME.graph), "
+        "nor FILE.py:OBJECT, nor a bundle (a folder with manifest.json, or NAME.asg)\n"
     ),
     ("inspect", "model.py"): "Error: say which object of model.py is the model: model.py:OBJECT\n",
     ("verify", "model.py:graph", "-i", "x.npy"): (
