@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from asg import errors, functions, ops
-from asg.custom import custom_gradient, define_op, register_op
+from asg.custom import custom_gradient, define_op, register_op, wgsl_kernel
 from asg.errors import AsgError
 from asg.functions import *  # noqa: F403
 from asg.graph import Graph
@@ -102,6 +102,7 @@ __all__ = [
     "training_step",
     "value_and_grad",
     "verify",
+    "wgsl_kernel",
     *functions.__all__,
 ]
 

@@ -22,6 +22,7 @@ from asg.graph import Graph
 from asg.open_graph import OpenGraph, closed
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
+from asg.passes.copy_operands import CopyOperands
 from asg.passes.expand import ExpandComposites
 from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
@@ -51,6 +52,7 @@ PIPELINE: tuple[Pass, ...] = (
     SplitReductions(),
     SplitSorts(),
     SplitJoins(),
+    CopyOperands(),
 )
 
 

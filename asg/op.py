@@ -155,18 +155,33 @@ class Attention:
     expand: Callable[..., Tensor | tuple[Tensor, ...]]
 
 
-Form = Literal["sort", "merge", "scan", "recur", "search", "segments"]
+Form = Literal["sort", "merge", "scan", "recur", "search", "segments", "written"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A kernel's text by hand, for operand types and attributes, and its number of workgroups.
+
+    Operands and results are bound in order, each by itself and from its first element on. `ulp`
+    says how exact the results are, in units in the last place.
+    """
+
+    text: Callable[[tuple[TensorType, ...], Attrs], str]
+    workgroups: Callable[[tuple[TensorType, ...], Attrs], tuple[int, int, int]]
+    ulp: float
 
 
 @dataclass(frozen=True)
 class Procedure:
     """One kernel with loops of its own, that nothing joins; `form` says which writer it has.
 
-    `is_sum`: result elements are sums of operands' elements, and round like them.
+    `is_sum`: result elements are sums of operands' elements, and round like them. `written` is the
+    text of form `written`.
     """
 
     form: Form
     is_sum: bool = False
+    written: Written | None = None
 
 
 Kind = (

@@ -33,6 +33,7 @@ from asg.format import format_graph
 from asg.graph import Graph
 from asg.graph_file import large_constants
 from asg.machine import describe_adapter, versions
+from asg.ops import TABLE
 from asg.parse import parse_graph
 from asg.runtime.bundle import save_bundle
 
@@ -52,7 +53,7 @@ from asg.runtime.bundle import load_bundle
 from asg.testing import differential
 
 here = Path(__file__).resolve().parent
-graph = read_graph(here / "graph.asg")
+{strangers}graph = read_graph(here / "graph.asg")
 inputs = read_arrays(here / "inputs.npz")
 is_right = True
 
@@ -138,7 +139,16 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 def _script(finding: Finding) -> str:
     blame = finding.blame.replace("\\", "\\\\").replace('"', "'")
     schedule = None if finding.target is None else finding.target.family
-    return _SCRIPT.format(blame=blame, passes=list(finding.passes), schedule=schedule)
+    known = {node.op.name for node in finding.graph.nodes if TABLE.get(node.op.name) is not node.op}
+    strangers = ""
+    if known:
+        names = ", ".join(sorted(known))
+        strangers = (
+            f"# Import the module of these ops, and register them (asg.register_op): {names}\n"
+        )
+    return _SCRIPT.format(
+        blame=blame, passes=list(finding.passes), schedule=schedule, strangers=strangers
+    )
 
 
 def _readme(finding: Finding) -> str:

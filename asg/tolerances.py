@@ -37,6 +37,7 @@ from asg.op import (
     Scatter,
     Source,
     View,
+    Written,
 )
 
 Array = np.ndarray[Any, Any]
@@ -93,7 +94,7 @@ _ROUNDED = Accuracy(0.5)
 # Elementwise ops that make floats of floats.
 ACCURACY: Mapping[str, Accuracy] = {
     **dict.fromkeys(["neg", "abs", "sign", "floor", "ceil", "round", "trunc"], _EXACT),
-    **dict.fromkeys(["maximum", "minimum", "select", "stop_gradient", "fmod"], _EXACT),
+    **dict.fromkeys(["maximum", "minimum", "select", "stop_gradient", "copy", "fmod"], _EXACT),
     **dict.fromkeys(["add", "sub", "mul", "remainder"], _ROUNDED),
     "div": Accuracy(0.5, 2.0),
     "reciprocal": Accuracy(0.5, 2.0),
@@ -148,6 +149,8 @@ def rounding(op: Op) -> Rounding:
     match kind:
         case View() | Join() | Gather() | Source() | ArgReduction():
             return ROUNDING["exact"]
+        case Procedure(written=Written(ulp=ulp), is_sum=False):
+            return Rounding(2.0 * ulp, 0, 8, "as its definition says")
         case Procedure(is_sum=is_sum):
             return ROUNDING["sum" if is_sum else "exact"]
         case Elementwise():
@@ -191,7 +194,7 @@ def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, 
             squares = node.op.numpy(_square(x), index, _square(updates), **node.attrs)
             zeros, ones = np.zeros(x.shape), np.ones(updates.shape)
             return np.sqrt(squares), 1 + node.op.numpy(zeros, index, ones, **node.attrs)
-        case Composite(is_sum=True):
+        case Composite(is_sum=True) | Procedure(form="written", is_sum=True):
             squares = node.op.numpy(*map(_square, operands), **node.attrs)
             each_one = (np.ones(operand.shape) for operand in operands)
             return np.sqrt(squares), np.maximum(node.op.numpy(*each_one, **node.attrs), 1)

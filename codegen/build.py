@@ -16,6 +16,7 @@ from asg.codegen.row_kernel import row_variants
 from asg.codegen.scatter_kernel import scatter_variants
 from asg.codegen.signature import signature
 from asg.codegen.sort_kernel import merge_variants, sort_variants
+from asg.codegen.written_kernel import written_variants
 from asg.graph import Graph
 from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
@@ -31,6 +32,7 @@ _WRITERS = {
     "scatter": scatter_variants,
     "sort": sort_variants,
     "merge": merge_variants,
+    "written": written_variants,
 }
 
 

@@ -35,11 +35,18 @@ from asg.op import (
     View,
 )
 from asg.passes.groups import Group, Grouping, Level, is_pack, member_base, member_starts
-from asg.passes.inline import Inlining, contiguous_range, decide, is_given, is_small_constant
+from asg.passes.inline import (
+    Inlining,
+    contiguous_range,
+    decide,
+    is_given,
+    is_small_constant,
+    is_written,
+)
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
 from asg.passes.riders import find_riders
 from asg.passes.spaces import RowSpace, row_space
-from asg.passes.storage import MAX_BINDING_BYTES
+from asg.passes.storage import ALIGNMENT, MAX_BINDING_BYTES, WORD
 
 ANCHORS = (Reduction, ArgReduction, Contraction, Attention, Scatter, Procedure)
 ALONE = ("scatter", "attention", *get_args(Form))  # kinds whose results take no operand's memory
@@ -436,6 +443,7 @@ def _place_joins(
         for value, base, start in zip(node.inputs, bases, starts, strict=True):
             is_whole = base.type.size == value.type.size
             is_free = base not in placed and (is_state or base.node in grouping.owner)
+            is_free = is_free and (not is_written(base.node) or start * WORD % ALIGNMENT == 0)
             if is_whole and is_free:
                 placed[base] = Placement(Value(node), start)
             else:

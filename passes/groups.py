@@ -14,7 +14,7 @@ from asg.graph import Graph, Node, Value
 from asg.index import unflatten
 from asg.op import ArgReduction, Attention, Contraction, Form, Join, Procedure, Reduction, Scatter
 from asg.passes.group_order import GroupOrder
-from asg.passes.inline import Inlining, contiguous_range
+from asg.passes.inline import Inlining, contiguous_range, is_written
 from asg.passes.pull import Reads, pull
 from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row_variable
 from asg.passes.storage import MAX_BINDING_BYTES, binding_count
@@ -141,7 +141,8 @@ class Grouping:
         for node in inside:
             for value in node.values:
                 users = self.users.get(value, ())
-                if value in self.kept or any(user not in inside for user in users):
+                is_wanted = value in self.kept or is_written(node)
+                if is_wanted or any(user not in inside for user in users):
                     found.append(value)
         return found
 

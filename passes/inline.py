@@ -237,12 +237,18 @@ def _readers(graph: Graph, value: Value) -> set[Node]:
 
 def _forced(graph: Graph, result: Inlining) -> set[Node]:
     """Return nodes that need memory: results that are no plain range of something stored,
-    members of flat joins, and views that the contraction under them writes directly."""
+    members of flat joins, what a kernel written by hand reads, and views that the contraction
+    under them writes directly."""
     forced: set[Node] = set()
     wanted = list(graph.results)
     for node in graph.nodes:
         if isinstance(node.op.kind, Join) and node.op.kind.flat:
             wanted.extend(node.inputs)
+    for node in graph.nodes:
+        for value in node.inputs if is_written(node) else ():
+            whole = whole_base(value)
+            if whole is None or not is_given(whole.node):
+                forced.add((whole or value).node)
     for value in wanted:
         base = contiguous_base(value)
         if base is None:
@@ -310,6 +316,19 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
         return value, 0
     offset = flat - position
     return (value, offset.const) if offset.is_const else None
+
+
+def whole_base(value: Value) -> Value | None:
+    """Return the value that `value` is another shape of, if it is no more than that."""
+    found = contiguous_range(value)
+    is_whole = found is not None and found[1] == 0 and found[0].type.size == value.type.size
+    return found[0] if found is not None and is_whole else None
+
+
+def is_written(node: Node) -> bool:
+    """Tell whether a node is a kernel written by hand."""
+    kind = node.op.kind
+    return isinstance(kind, Procedure) and kind.form == "written"
 
 
 def _reads_again(node: Node) -> bool:

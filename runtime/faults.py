@@ -48,9 +48,13 @@ def too_large(adapter: Adapter, label: str, size: int, limit: int) -> DeviceErro
 
 
 def refused(shader: Shader, error: DeviceError) -> ShaderError:
-    """Return the error for a shader that does not compile, which is the compiler's fault."""
+    """Return the error for a shader that does not compile: the compiler's fault, or that of who
+    wrote it."""
     sites = f"\n  computes: {', '.join(shader.sites)}" if shader.sites else ""
+    kernel = f"internal: kernel {shader.label} is"
+    if shader.is_by_hand:
+        kernel = f"kernel {shader.label}, written by hand, is"
     return ShaderError(
-        f"internal: kernel {shader.label} is refused by the driver{sites}\n"
+        f"{kernel} refused by the driver{sites}\n"
         f"  shader: {keep_refused(shader)}\n  driver: {error}"
     )

@@ -31,7 +31,14 @@ def choose_variant(kernel: Kernel, device: Device) -> Variant:
 def shader_of(kernel: Kernel, variant: Variant) -> Shader:
     """Return what the device compiles for a kernel."""
     accesses = tuple(argument.access for argument in kernel.arguments)
-    return Shader(kernel.name, variant.wgsl, accesses, tuple(variant.features), kernel.sites)
+    return Shader(
+        kernel.name,
+        variant.wgsl,
+        accesses,
+        tuple(variant.features),
+        kernel.sites,
+        is_by_hand=kernel.kind == "written",
+    )
 
 
 def choose_variants(kernels: Mapping[str, Kernel], device: Device) -> dict[str, Variant]:

@@ -23,6 +23,7 @@ class Shader:
     accesses: tuple[str, ...]
     features: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+    is_by_hand: bool = False
 
     @cached_property
     def key(self) -> tuple[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from asg.custom.define import define_op
 from asg.custom.gradients import custom_gradient
+from asg.custom.kernel import wgsl_kernel
 from asg.custom.registry import register_op
 
-__all__ = ["custom_gradient", "define_op", "register_op"]
+__all__ = ["custom_gradient", "define_op", "register_op", "wgsl_kernel"]

@@ -30,16 +30,13 @@ from asg.custom.rules import (
 from asg.errors import GraphError, ShapeError
 from asg.graph import Attrs
 from asg.op import (
-    BadSample,
     ByExpansion,
     Composite,
     Elementwise,
-    Example,
     GradRule,
     Kind,
     NoGradient,
     Op,
-    Sample,
     ShapeRule,
     no_gradient,
 )
@@ -65,9 +62,6 @@ def define_op(
     ulp: float = ULP,
     cost: int = COST,
     is_sum: bool = False,
-    examples: Sequence[Example] = (),
-    samples: Sequence[Sample] = (),
-    errors: Sequence[BadSample] = (),
 ) -> Op:
     """Return a new op: an expression per element (`wgsl`), or a function of other ops (`expand`).
 
@@ -90,7 +84,6 @@ def define_op(
         ulp: how far the expression may be from exact arithmetic, in units in the last place.
         cost: arithmetic operations per element, to judge whether it is computed again.
         is_sum: each result element is a sum of products of elements, and rounds like one.
-        examples, samples, errors: what `asg.testing.check_op` tries.
 
     Raises:
         GraphError: what is given does not make an op; the message names it.
@@ -114,9 +107,9 @@ def define_op(
         shape=made.rule,
         numpy=made.run,
         grad=made.grad,
-        examples=examples,
-        samples=samples,
-        errors=errors,
+        examples=(),
+        samples=(),
+        errors=(),
         broadcasts=made.is_joint,
         promotes=made.is_joint,
         defaults=signature.defaults,

@@ -85,4 +85,16 @@ stop_gradient = Op(
     errors=[BadSample(["f32[2]", "f32[2]"], match="stop_gradient: takes 1 operand, got 2")],
 )
 
-OPS = (cast_, stop_gradient)
+copy = Op(
+    name="copy",
+    doc="The operand itself, in memory of its own where a kernel written by hand reads it.",
+    kind=Elementwise("{0}", cost=0),
+    shape=pointwise(1, ANY),
+    numpy=lambda x: x,
+    grad=lambda node, g, x: [g],
+    examples=[Example([[1.0, 2.0]], [[1.0, 2.0]][0])],
+    samples=[Sample(["f32[4, 3]"]), Sample(["bool[2]"]), Sample(["f32[0]"])],
+    errors=[BadSample(["f32[2]", "f32[2]"], match="copy: takes 1 operand, got 2")],
+)
+
+OPS = (cast_, stop_gradient, copy)

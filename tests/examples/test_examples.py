@@ -14,6 +14,7 @@ SHORT = {
     "linear_regression.py": [],
     "xor.py": [],
     "anatomy.py": [],
+    "custom_op.py": [],
     "digits.py": ["--epochs", "2"],
     "digits_cnn.py": ["--epochs", "1"],
     "char_gpt.py": ["--steps", "4", "--length", "8"],
