@@ -25,6 +25,8 @@ from asg.shaping import (
     arange,
     broadcast_to,
     concatenate,
+    dynamic_slice,
+    dynamic_update_slice,
     expand_dims,
     eye,
     flatten,
@@ -61,7 +63,8 @@ from asg.types import DType, as_dtype
 __all__ = [
     "abs", "acos", "acosh", "add", "all", "any", "arange", "argmax", "argmin", "asin", "asinh",
     "atan", "atanh", "bitcast", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor",
-    "broadcast_to", "cast", "ceil", "clip", "concatenate", "constant", "cos", "cosh", "equal",
+    "broadcast_to", "cast", "ceil", "clip", "concatenate", "constant", "cos", "cosh",
+    "dynamic_slice", "dynamic_update_slice", "equal",
     "erf", "exp", "expand_dims", "expm1", "eye", "flatten", "flip", "floor", "floor_divide",
     "fmod", "fold_in", "full", "full_like", "gelu", "getitem", "greater", "greater_equal",
     "isfinite", "isinf", "isnan", "key", "less", "less_equal", "log", "log1p", "log_softmax",

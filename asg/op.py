@@ -117,7 +117,13 @@ class Gather:
 
 @dataclass(frozen=True)
 class Scatter:
-    """`scatter_add(x, index, updates)`: adds where `gather` would read (see its doc)."""
+    """Changes elements of the first operand at positions that the second one tells.
+
+    `scatter_add(x, index, updates)` adds where `gather` would read; without `adds`,
+    `dynamic_update_slice(x, start, update)` puts a slice in the place of another.
+    """
+
+    adds: bool = True
 
 
 @dataclass(frozen=True)

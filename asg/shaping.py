@@ -18,6 +18,8 @@ from asg.ops.indexing import gather
 from asg.ops.indexing import scatter_add as scatter_add_
 from asg.ops.join import concatenate as concatenate_
 from asg.ops.logic import equal, greater_equal, select
+from asg.ops.overwriting import dynamic_slice as dynamic_slice_
+from asg.ops.overwriting import dynamic_update_slice as dynamic_update_slice_
 from asg.ops.reduction import reduce_any, reduce_sum
 from asg.ops.rules import check_axes, check_axis
 from asg.ops.sources import constant, convert_array, iota
@@ -346,6 +348,27 @@ def scatter_add(x: Any, index: Any, updates: Any, axis: int = 0) -> Tensor:
     tensor = as_tensor(x)
     place = normal_axis(scatter_add_, tensor, axis)
     result: Tensor = scatter_add_(tensor, index, updates, axis=place)
+    return result
+
+
+def dynamic_slice(x: Any, start: Any, length: int, axis: int = 0) -> Tensor:
+    """Return `length` elements of `x` along an axis, from `start` on, known at run time.
+
+    `start` is one integer, or one for each of the first axes; it is held where all is inside.
+    """
+    tensor = as_tensor(x)
+    place = normal_axis(dynamic_update_slice_, tensor, axis)
+    return dynamic_slice_(tensor, as_tensor(start), length, place)
+
+
+def dynamic_update_slice(x: Any, update: Any, start: Any, axis: int = 0) -> Tensor:
+    """Return `x` with `update` where `dynamic_slice(x, start, …, axis)` would read.
+
+    A state that becomes its own update is written in place, and only there.
+    """
+    tensor = as_tensor(x)
+    place = normal_axis(dynamic_update_slice_, tensor, axis)
+    result: Tensor = dynamic_update_slice_(tensor, start, update, axis=place)
     return result
 
 

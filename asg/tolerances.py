@@ -147,7 +147,7 @@ def rounding(op: Op) -> Rounding:
     """Return what a node of this op may add."""
     kind = op.kind
     match kind:
-        case View() | Join() | Gather() | Source() | ArgReduction():
+        case View() | Join() | Gather() | Source() | ArgReduction() | Scatter(adds=False):
             return ROUNDING["exact"]
         case Procedure(written=Written(ulp=ulp), is_sum=False):
             return Rounding(2.0 * ulp, 0, 8, "as its definition says")
@@ -189,7 +189,7 @@ def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, 
         case Contraction():
             squares = node.op.numpy(*map(_square, operands), **node.attrs)
             return np.sqrt(squares), operands[0].shape[-1]
-        case Scatter():
+        case Scatter(adds=True):
             x, index, updates = operands
             squares = node.op.numpy(_square(x), index, _square(updates), **node.attrs)
             zeros, ones = np.zeros(x.shape), np.ones(updates.shape)

@@ -30,6 +30,7 @@ from asg.codegen.contract_loop import turned
 from asg.codegen.contract_operands import LANE, bind, clamp, quad_start, quads_in
 from asg.codegen.emit import Coordinates, Emitter
 from asg.codegen.text import LANES
+from asg.graph import Value
 from asg.index import Index, variable
 from asg.passes.schedule_attention import AttentionProblem, AttentionSchedule, choose
 
@@ -75,7 +76,7 @@ def _shuffle(
     def body(emitter: Emitter) -> Mapping[str, object]:
         batch, first, _ = place(emitter, roles, schedule.rows)
         lane = variable("lane", BLOCK_QUADS)
-        span = read_span(emitter, roles, batch)
+        span = _shared_span(emitter, roles, batch, "lane")
         tile = Tile(context, roles, emitter, batch, first, 1, schedule.rows, lane, span)
         block = emitter.fork()
         tile.begin_block(block)
@@ -130,7 +131,7 @@ def _staged(context: KernelContext, roles: Roles, schedule: AttentionSchedule) -
         thread = variable("thread", schedule.workgroup)
         own = bind(emitter, "own_row", thread // BLOCK_QUADS)
         quad = bind(emitter, "own_quad", thread % BLOCK_QUADS)
-        span = _shared_span(emitter, roles, batch)
+        span = _shared_span(emitter, roles, batch, "thread")
         tile = Tile(context, roles, emitter, batch, first + own, down, schedule.rows, quad, span)
         block = emitter.fork()
         tile.begin_block(block)
@@ -175,21 +176,38 @@ def _staged(context: KernelContext, roles: Roles, schedule: AttentionSchedule) -
     return write(context, template, body, LANE, grid, schedule=str(schedule))
 
 
-def _shared_span(emitter: Emitter, roles: Roles, batch: Coordinates) -> SpanNames | None:
-    """Write the load of a span by one invocation for all: barriers stand in loops that end where
-    it says, and what memory holds is not known to be the same for all."""
+def _shared_span(
+    emitter: Emitter, roles: Roles, batch: Coordinates, thread: str
+) -> SpanNames | None:
+    """Write the load of a span, by one invocation for all where memory is not known to hold the
+    same for all: shuffles and barriers stand in loops that end where it says."""
     inner = emitter.fork()
     span = read_span(inner, roles, batch)
     if span is None:
         return None
+    if not _is_written(emitter, roles.span):
+        emitter.lines += inner.take()
+        return span
     emitter.lines += [
-        "if (thread == 0u) {",
+        f"if ({thread} == 0u) {{",
         *(f"    {line}" for line in inner.take()),
         f"    span = vec2i({span.offset}, {span.length});",
         "}",
         "let shared_span = workgroupUniformLoad(&span);",
     ]
     return SpanNames("shared_span.x", "shared_span.y")
+
+
+def _is_written(emitter: Emitter, value: Value | None) -> bool:
+    """Tell whether `value` is computed from a binding that the kernel may write."""
+    pending = [] if value is None else [value]
+    while pending:
+        each = pending.pop()
+        if each not in emitter.places:
+            pending += each.node.inputs
+        elif emitter.places[each].binding.writable:
+            return True
+    return False
 
 
 def _scratch(context: KernelContext) -> Emitter:
@@ -421,5 +439,5 @@ def _holes(
         "owned": tile.owned,
         "is_first_quad": f"{tile.emitter.index(tile.quad)} == 0u",
         "row_count": roles.rows,
-        "has_span": roles.span is not None,
+        "has_shared_span": _is_written(tile.emitter, roles.span),
     }

@@ -14,8 +14,10 @@ from asg.artefact import Variant
 from asg.codegen.context import KernelContext, grid_for, write
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, Operand, lane_variable
+from asg.codegen.update_kernel import update_variants
 from asg.graph import Node, Value
 from asg.index import Index, Var, flatten, opaque, unflatten, variable
+from asg.op import Scatter
 from asg.types import DType
 
 ENOUGH_COLUMNS = 16
@@ -24,6 +26,8 @@ ENOUGH_COLUMNS = 16
 def scatter_variants(context: KernelContext) -> tuple[Variant, ...]:
     """Return the kernel's one variant."""
     node = context.kernel.anchors[0]
+    if node.op.kind == Scatter(adds=False):
+        return update_variants(context)
     axis, shape = node.attrs["axis"], node.type.shape
     is_vector = axis != len(shape) - 1 and shape[-1] % LANES == 0
     lane = lane_variable() if is_vector else None

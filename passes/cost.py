@@ -40,8 +40,8 @@ def node_flops(node: Node) -> int:
             return node.inputs[0].type.size
         case Contraction():
             return 2 * node.type.size * node.inputs[0].type.shape[-1]
-        case Scatter():
-            return node.inputs[2].type.size
+        case Scatter(adds):
+            return node.inputs[2].type.size if adds else 0
         case Attention(part):
             return _attention_flops(node, part)
         case Procedure(form):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from asg.graph import Graph, Node, Value
+from asg.index import unflatten
 from asg.op import (
     ArgReduction,
     Attention,
@@ -44,12 +45,13 @@ from asg.passes.inline import (
     is_written,
 )
 from asg.passes.kernels import FusedKernel, FusionPlan, KernelKind, Placement
+from asg.passes.pull import pull
 from asg.passes.riders import find_riders
-from asg.passes.spaces import RowSpace, row_space
+from asg.passes.spaces import RowSpace, flat_variable, row_space
 from asg.passes.storage import ALIGNMENT, MAX_BINDING_BYTES, WORD
 
 ANCHORS = (Reduction, ArgReduction, Contraction, Attention, Scatter, Procedure)
-ALONE = ("scatter", "attention", *get_args(Form))  # kinds whose results take no operand's memory
+ALONE = ("attention", *get_args(Form))  # kinds whose results take no operand's memory
 TINY = 64  # elements; maps this small are merged whatever they read
 SMALL_REDUCTION = 1 << 18  # elements; the same for reductions: a dispatch costs more
 CANDIDATES = 32  # groups that one is compared with: those made last
@@ -403,6 +405,8 @@ def _in_place(
 ) -> tuple[tuple[Value, Value], ...]:
     """Return pairs of operand and result that may share memory."""
     pairs: list[tuple[Value, Value]] = []
+    if group.kind == "scatter":
+        return _in_place_scatter(grouping, group)
     if group.kind in ALONE:
         return ()
     for read in reads:
@@ -414,6 +418,22 @@ def _in_place(
             is_full = is_full and not (group.kind == "contract" and output.node in grouping.riders)
             if is_full and output.type.size == read.type.size:
                 pairs.append((read, output))
+    return tuple(pairs)
+
+
+def _in_place_scatter(grouping: Grouping, group: Group) -> tuple[tuple[Value, Value], ...]:
+    """Return what a scatter changes and its result, if it reads nothing else of that."""
+    (node,) = group.nodes
+    flat = flat_variable(node.type.size)
+    changed = pull(
+        [(node.inputs[0], unflatten(flat, node.type.shape))], grouping.inlining.is_inline
+    )
+    others = pull([(value, None) for value in node.inputs[1:]], grouping.inlining.is_inline)
+    pairs = [
+        (read, Value(node))
+        for read, positions in changed.items()
+        if positions == [flat] and read not in others and read.type.size == node.type.size
+    ]
     return tuple(pairs)
 
 

@@ -4,7 +4,7 @@ Ground: may import `asg` below the roof. Begin with `module.py`, then `layers.py
 """
 
 from asg.nn import functional, init
-from asg.nn.attention import FeedForward, MultiHeadAttention, TransformerBlock
+from asg.nn.attention import FeedForward, KeyValueCache, MultiHeadAttention, TransformerBlock
 from asg.nn.convolution import (
     Conv1d,
     Conv2d,
@@ -88,6 +88,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "KeyValueCache",
     "LayerNorm",
     "LearnedPositionalEmbedding",
     "Linear",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
+
 from asg import functions
 from asg.errors import DTypeError, ShapeError
 from asg.nn import functional, init
 from asg.nn.layers import Dropout, LayerNorm, Linear
 from asg.nn.module import Module
-from asg.nn.parameter import Parameter
+from asg.nn.parameter import Buffer, Parameter
 from asg.ops.attention_scores import HIDDEN
 from asg.tensor import Tensor, as_tensor
 
@@ -21,6 +23,39 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
 }
+
+
+class KeyValueCache(Module):
+    """Keys and values of the positions so far, [2, B, heads, capacity, size], kept on the device.
+
+    Pass it to `MultiHeadAttention`; each run then appends its positions, in place. Entries for
+    prompts and single steps share it. `length` says how many positions there are; set it to 0 to
+    start anew. It must not outgrow `capacity`: what follows would take the last places again.
+    """
+
+    entries: Buffer
+    length: Buffer
+
+    def __init__(self, batch: int, num_heads: int, capacity: int, size: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.entries = Buffer(init.zeros((2, batch, num_heads, capacity, size)))
+        self.length = Buffer(np.zeros((), np.int32))
+
+    def append(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add keys and values [2, B, heads, T, size]; return all of them, and attention's span."""
+        count = both.shape[3]
+        if count > self.capacity:
+            raise ShapeError(f"{count} positions don't fit a cache of {self.capacity}")
+        start = self.length.latest()
+        entries = functions.dynamic_update_slice(self.entries.latest(), both, start, axis=3)
+        self.entries.update(entries)
+        self.length.update(start + count)
+        # Start and end, as arithmetic that attention's kernel does itself.
+        return entries[0], entries[1], start + functions.arange(2) * count
+
+    def extra_repr(self) -> str:
+        return f"capacity={self.capacity}"
 
 
 class MultiHeadAttention(Module):
@@ -61,11 +96,13 @@ class MultiHeadAttention(Module):
         value: Tensor | None = None,
         key_padding_mask: Any = None,
         attn_mask: Any = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Return [B, T, C]; without key and value, `query` attends to itself.
 
-        Masks are PyTorch's: `key_padding_mask` bool [B, S], true for keys to ignore;
-        `attn_mask` [T, S] or [B * heads, T, S], bool (true: not allowed) or added floats.
+        With a `cache`, it attends to all positions of earlier runs too. Masks are PyTorch's:
+        `key_padding_mask` bool [B, S], true for keys to ignore; `attn_mask` [T, S] or
+        [B * heads, T, S], bool (true: not allowed) or added floats.
         """
         if query.ndim == 2:
             others = [None if x is None else functions.expand_dims(x, 0) for x in (key, value)]
@@ -73,20 +110,28 @@ class MultiHeadAttention(Module):
             x = functions.expand_dims(query, 0)
             batched = self.forward(x, others[0], others[1], padding, attn_mask)
             return functions.squeeze(batched, 0)
-        q, k, v = self._project(query, key, value)
+        span: Tensor | None = None
+        if cache is None:
+            q, k, v = self._project(query, key, value)
+        else:
+            if key is not None or value is not None:
+                raise ShapeError("with a cache, a query attends to its own past: no key or value")
+            heads = self._heads(query, 0, 3)
+            q = heads[0]
+            k, v, span = cache.append(heads[1:])
         mask = self._mask(q, k, key_padding_mask, attn_mask)
         drop = self.dropout if self.training else 0.0
-        heads = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=drop, is_causal=self.causal
+        attended = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=drop, is_causal=self.causal, span=span
         )
-        joined = functions.permute(heads, 0, 2, 1, 3)
+        joined = functions.permute(attended, 0, 2, 1, 3)
         projected: Tensor = self.out_proj(functions.reshape(joined, query.shape))
         return projected
 
     def _project(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> list[Tensor]:
         """Return q, k, v [B, heads, T, C / heads], in as few products as there are sources."""
         if key is None and value is None:
-            return self._heads(query, 0, 3)
+            return list(self._heads(query, 0, 3))
         source = query if key is None else key
         if value is None or value is source:
             return [*self._heads(query, 0, 1), *self._heads(source, 1, 2)]
@@ -96,8 +141,9 @@ class MultiHeadAttention(Module):
             for part in self._heads(x, index, 1)
         ]
 
-    def _heads(self, x: Tensor, first: int, count: int) -> list[Tensor]:
-        """Project `x` by `count` parts of in_proj, beginning with the one numbered `first`."""
+    def _heads(self, x: Tensor, first: int, count: int) -> Tensor:
+        """Project `x` by `count` parts of in_proj, beginning with the one numbered `first`, to
+        [count, B, heads, T, C / heads]."""
         width = self.embed_dim
         weight = as_tensor(self.in_proj_weight)
         bias: Tensor | None = self.in_proj_bias
@@ -110,8 +156,7 @@ class MultiHeadAttention(Module):
         split = functions.reshape(
             flat, (batch, length, count, self.num_heads, width // self.num_heads)
         )
-        stacked = functions.permute(split, 2, 0, 3, 1, 4)
-        return [stacked[index] for index in range(count)]
+        return functions.permute(split, 2, 0, 3, 1, 4)
 
     def _mask(self, q: Tensor, k: Tensor, padding: Any, given: Any) -> Tensor | None:
         """Return what may be attended to (bool) or is added (float), broadcast to the scores."""
@@ -190,9 +235,17 @@ class TransformerBlock(Module):
         self.norm2 = LayerNorm(embed_dim, eps, bias=bias)
         self.mlp = FeedForward(embed_dim, hidden, activation, dropout, bias)
 
-    def forward(self, x: Tensor, key_padding_mask: Any = None, attn_mask: Any = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        key_padding_mask: Any = None,
+        attn_mask: Any = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         def attend(y: Tensor) -> Tensor:
-            attended = self.attn(y, key_padding_mask=key_padding_mask, attn_mask=attn_mask)
+            attended = self.attn(
+                y, key_padding_mask=key_padding_mask, attn_mask=attn_mask, cache=cache
+            )
             dropped: Tensor = self.drop(attended)
             return dropped
 

@@ -24,6 +24,7 @@ from asg.ops import (
     losses,
     movement,
     normalizing,
+    overwriting,
     pooling,
     quantized,
     reduction,
@@ -35,7 +36,8 @@ from asg.tensor import bind_operators
 
 _FAMILIES: tuple[ModuleType, ...] = (
     sources, arithmetic, elementwise, hyperbolic, logic, bits, convert, movement, join, reduction,
-    linear, indexing, normalizing, losses, attention, windows, convolution, pooling, quantized,
+    linear, indexing, overwriting, normalizing, losses, attention, windows, convolution, pooling,
+    quantized,
 )  # fmt: skip
 _FAMILIES += (sorting,)
 
