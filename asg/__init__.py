@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asg.data import Batches
     from asg.nn.quantized import quantize
     from asg.passes.autodiff import grad, value_and_grad
+    from asg.passes.freeze import freeze
     from asg.quantization import PackedWeight, dequantize_weight, quantize_weight
     from asg.runtime.executable import load
     from asg.seed import manual_seed
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "compile": "asg.compiler",
     "load": "asg.runtime.executable",
+    "freeze": "asg.passes.freeze",
     "grad": "asg.passes.autodiff",
     "value_and_grad": "asg.passes.autodiff",
     "training_step": "asg.training",
@@ -79,6 +81,7 @@ __all__ = [
     "define_op",
     "dequantize_weight",
     "errors",
+    "freeze",
     "grad",
     "graph",
     "input",

@@ -285,7 +285,7 @@ def rewrite(
 
     `change(node, inputs)` gets the node with its operands already changed and returns the
     values that replace its results, or None to keep it. Nodes built inside inherit the line
-    and scope of the node that they replace.
+    and scope of the node that they replace. An input that becomes something else is one no more.
     """
     renamed: dict[Value, Value] = {}
     is_changed = False
@@ -307,7 +307,9 @@ def rewrite(
         updates={name: renamed[value] for name, value in graph.updates.items()},
         name=graph.name,
         values=graph.values,
-        inputs=[renamed[Value(node)].node for node in graph.inputs],
+        inputs=[
+            node for node in (renamed[Value(each)].node for each in graph.inputs) if node.is_input
+        ],
     )
 
 

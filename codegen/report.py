@@ -10,6 +10,7 @@ from typing import Any
 from asg.artefact import Copy, Kernel
 from asg.codegen.context import bytes_moved, flops
 from asg.graph import Graph
+from asg.ops.sources import constant_
 from asg.passes.cost import node_flops
 from asg.passes.kernels import FusedKernel
 from asg.passes.rematerialize import recomputed
@@ -37,7 +38,7 @@ def entry_report(storage: EntryStorage, dispatched: Sequence[Kernel]) -> dict[st
         "pipelines": len({kernel.name for kernel in dispatched}),
         "copies": len(copies),
         "bytes_moved": sum(map(bytes_moved, kernels)) + sum(2 * c.source.size for c in copies),
-        "bytes_lower_bound": bytes_in_and_out(graph) + 2 * saved,
+        "bytes_lower_bound": bytes_in_and_out(graph) + constant_bytes(kernels) + 2 * saved,
         "bytes_saved": saved,
         "flops": sum(map(flops, kernels)),
         "recomputed_flops": sum(map(flops, recomputed(kernels))),
@@ -51,6 +52,12 @@ def bytes_in_and_out(graph: Graph) -> int:
     """Return the bytes that any program must move: what goes in and what comes out, each once."""
     read = sum(node.type.nbytes for node in graph.inputs)
     return read + sum(value.type.nbytes for value in graph.results)
+
+
+def constant_bytes(kernels: Sequence[FusedKernel]) -> int:
+    """Return the bytes of the constants that kernels read from memory."""
+    read = dict.fromkeys(value for kernel in kernels for value in kernel.reads)
+    return sum(value.type.nbytes for value in read if value.node.op is constant_)
 
 
 def saved_bytes(kernels: Sequence[FusedKernel]) -> int:

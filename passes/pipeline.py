@@ -23,6 +23,8 @@ from asg.passes.convolve import Convolve
 from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
 from asg.passes.expand_calls import ExpandCalls
+from asg.passes.fold_norms import FoldNorms
+from asg.passes.prepare_constants import PrepareConstants
 from asg.passes.simplify import Simplify
 from asg.passes.split_phases import SplitPhases
 from asg.passes.transpose_products import TransposeProducts
@@ -36,13 +38,13 @@ Observer = Callable[["Step"], None]
 # 1. Functions of the user's go first; they may hold anything that another pass looks for.
 # 2. Marks for differentiation go; it has happened by now, and they would hide what lies under
 #    them from every rule.
-# 3. Convolutions are spelt out in the form that suits their sizes, while they are whole; those that
-#    would mostly meet zeros become several before.
+# 3. Convolutions are spelt out in the form that suits their sizes, while they are whole; they take
+#    in known norms before, and those that would mostly meet zeros become several.
 # 4. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
 # 5. Short reductions over windows, which expansions bring along, become chains.
-# 6. Simplification composes views and shares what became equal; only then is it seen who reads a
-#    product transposed.
+# 6. What follows from constants alone is computed. Simplification composes views and shares what
+#    became equal; only then is it seen who reads a product transposed.
 # 7. Simplification is last: what it leaves is in the form that fusion expects (views composed,
 #    constants folded, no node that does nothing).
 # There is no pass for dead code or common subexpressions: building a graph keeps what is needed
@@ -50,10 +52,12 @@ Observer = Callable[["Step"], None]
 DEFAULT: tuple[Pass, ...] = (
     ExpandCalls(),
     DropStopGradients(),
+    FoldNorms(),
     SplitPhases(),
     Convolve(),
     ExpandComposites(),
     UnrollWindows(),
+    PrepareConstants(),
     Simplify(),
     TransposeProducts(),
     Simplify(),

@@ -8,6 +8,7 @@ A and B hold 0, 1 and -1: their products are a few sums, spelt out here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 from asg.graph import Attrs
@@ -17,39 +18,85 @@ from asg.ops.linear import matmul_
 from asg.ops.movement import broadcast, pad, permute, reshape, slice_
 from asg.ops.sources import constant, iota
 from asg.ops.windows import windows
+from asg.passes.known import is_known
 from asg.tensor import Tensor
 from asg.types import Shape
 
 TILE, PATCH, KERNEL = 2, 4, 3  # results, image elements and kernel elements along an axis
-CHANNELS, TILES = 64, 128  # below, transforming image or kernels costs more than it saves
+QUAD = 4  # products want rows of whole vectors
 MOST_BYTES = 96 << 20  # of what is transformed, which is four times the image; a kernel binds it
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the parts of a convolution take, in multiply-adds of a product.
+
+    Measured on Mesa's software driver; on a graphics card, memory and arithmetic are about as far
+    apart.
+
+    Attributes:
+        patch, kernel: an element of a transformed image or kernel. Kernels that are constants are
+            transformed by the compiler.
+        result: an element of the result, from nine products.
+        rows: what tiles of products round a number of places up to.
+        start: three further kernels.
+        margin: how much less than the plain products all of it must be.
+    """
+
+    patch: int = 15
+    kernel: int = 12
+    result: int = 100
+    rows: int = 16
+    start: int = 1_000_000
+    margin: float = 0.87
+
+
+COSTS = Costs()
 
 
 def winograd(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
     """Spell a convolution out over tiles of four results, where that pays."""
     if not _fits(attrs, x, w):
         return None
-    (images, channels), out = x.shape[:2], w.shape[0]
+    images, out = x.shape[0], w.shape[0]
     sizes = _sizes(x, attrs["padding"])
     tiles = tuple(-(-size // TILE) for size in sizes)
-    found = _image_tiles(x, attrs["padding"], tiles)
-    columns = reshape(found, shape=(PATCH**2, images, channels, tiles[0] * tiles[1]))
-    rows = reshape(_kernel_tiles(w), shape=(PATCH**2, 1, out, channels))
-    rows = broadcast(rows, shape=(PATCH**2, images, out, channels))
-    products = reshape(matmul_(rows, columns), shape=(PATCH, PATCH, images, out, *tiles))
-    return _results(products, sizes)
+    columns = _image_tiles(x, attrs["padding"], tiles)
+    products = matmul_(_kernel_tiles(w), columns)
+    count = images * prod(tiles)
+    if columns.shape[2] != count:
+        stops = (PATCH**2, out, count)
+        products = slice_(products, starts=(0, 0, 0), stops=stops, steps=(1, 1, 1))
+    products = reshape(products, shape=(PATCH, PATCH, out, images, *tiles))
+    return _results(permute(products, axes=(0, 1, 3, 2, 4, 5)), sizes)
 
 
 def _fits(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
-    if w.shape[2:] != (KERNEL, KERNEL) or attrs["groups"] != 1 or min(w.shape[:2]) < CHANNELS:
+    if w.shape[2:] != (KERNEL, KERNEL) or attrs["groups"] != 1:
         return False
     if any(step != 1 for name in ("strides", "dilation", "lhs_dilation") for step in attrs[name]):
         return False
-    places = prod(_sizes(x, attrs["padding"]))
-    nbytes = 4 * x.shape[0] * places * max(w.shape[:2]) * x.dtype.numpy.itemsize
-    # Products over a number of tiles that makes no whole vectors lose what there is to win.
-    tiles = prod(-(-size // TILE) for size in _sizes(x, attrs["padding"]))
-    return tiles % 4 == 0 and x.shape[0] * tiles >= TILES and nbytes <= MOST_BYTES
+    places = x.shape[0] * prod(_sizes(x, attrs["padding"]))
+    nbytes = PATCH * places * max(w.shape[:2]) * x.dtype.numpy.itemsize
+    return nbytes <= MOST_BYTES and _pays(attrs, x, w)
+
+
+def _pays(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
+    """Tell whether the products that are saved take longer than the transforms."""
+    sizes = _sizes(x, attrs["padding"])
+    pairs = w.shape[0] * w.shape[1]
+    places = x.shape[0] * prod(sizes)
+    tiles = x.shape[0] * prod(-(-size // TILE) for size in sizes)
+    plain = KERNEL**2 * pairs * _up(places, COSTS.rows)
+    patches = PATCH**2 * tiles * w.shape[1] * COSTS.patch
+    kernels = 0 if is_known(w.value) else PATCH**2 * pairs * COSTS.kernel
+    results = places * w.shape[0] * COSTS.result
+    products = PATCH**2 * pairs * _up(tiles, COSTS.rows)
+    return products + patches + kernels + results + COSTS.start < COSTS.margin * plain
+
+
+def _up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def _sizes(x: Tensor, padding: tuple[tuple[int, int], ...]) -> Shape:
@@ -61,7 +108,7 @@ def _sizes(x: Tensor, padding: tuple[tuple[int, int], ...]) -> Shape:
 
 
 def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[int, ...]) -> Tensor:
-    """Return Bᵀ d B of every tile: [16, n, c, *tiles], flat."""
+    """Return Bᵀ d B of every tile: [16, c, n * tiles], made up to whole vectors."""
     lows = [low for low, _ in padding]
     ends = [
         TILE * (count - 1) + PATCH - size - low
@@ -75,7 +122,18 @@ def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[i
     members = [
         part for i in range(PATCH) for part in _image_axis([half[j][i] for j in range(PATCH)])
     ]
-    return _stacked(members)
+    count = x.shape[0] * prod(tiles)
+    return _stacked([_in_row(member, count) for member in members])
+
+
+def _in_row(member: Tensor, count: int) -> Tensor:
+    """Return [n, c, *tiles] as [c, n * tiles], with zeros up to whole vectors."""
+    turned = permute(member, axes=(1, 0, 2, 3))
+    row: Tensor = reshape(turned, shape=(member.shape[1], count))
+    extra = _up(count, QUAD) - count
+    if extra:
+        row = pad(row, low=(0, 0), high=(0, extra), fill=0.0)
+    return row
 
 
 def _image_axis(d: list[Tensor]) -> list[Tensor]:
@@ -84,7 +142,7 @@ def _image_axis(d: list[Tensor]) -> list[Tensor]:
 
 
 def _kernel_tiles(w: Tensor) -> Tensor:
-    """Return G g Gᵀ of every kernel: [16, o, c], flat."""
+    """Return G g Gᵀ of every kernel: [16, o, c]."""
     taps = [[_at(w, 2, i, j) for j in range(KERNEL)] for i in range(KERNEL)]
     half = [_kernel_axis([taps[i][j] for i in range(KERNEL)]) for j in range(KERNEL)]
     members = [
@@ -162,5 +220,6 @@ def _at(x: Tensor, lead: int, i: int, j: int) -> Tensor:
 def _stacked(members: list[Tensor]) -> Tensor:
     size = members[0].size
     offsets = tuple(size * position for position in range(len(members)))
-    result: Tensor = pack(*members, offsets=offsets, total=size * len(members))
+    whole = pack(*members, offsets=offsets, total=size * len(members))
+    result: Tensor = reshape(whole, shape=(len(members), *members[0].shape))
     return result

@@ -180,4 +180,5 @@ MODELS: Mapping[str, Callable[[], Graph]] = {
     "layer-norm-backward": layer_norm_backward,
     "softmax-forward": softmax_forward,
     "resnet18-forward": resnet18_forward,
+    "resnet18-frozen": lambda: asg.freeze(resnet18_forward()),
 }

@@ -49,10 +49,12 @@ class Crash:
 NAMES = [
     "expand-calls",
     "drop-stop-gradients",
+    "fold-norms",
     "split-phases",
     "convolve",
     "expand-composites",
     "unroll-windows",
+    "prepare-constants",
     "simplify",
     "transpose-products",
     "simplify",

@@ -21,6 +21,8 @@ SHAPES = [
     (17, 64, 73, 10, 6, ((0, 0), (0, 0))),
     (2, 64, 66, 15, 28, ((2, 0), (0, 3))),
     (3, 65, 64, 16, 17, ((-1, 2), (1, -2))),
+    (1, 130, 129, 14, 14, ((1, 1), (1, 1))),
+    (6, 256, 200, 7, 7, ((1, 1), (1, 1))),
 ]
 
 
@@ -91,8 +93,8 @@ def test_four_kernels_with_what_follows() -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [(1, 32, 64, 32, 32), (4, 64, 64, 14, 14), (64, 64, 64, 56, 56)],
-    ids=["few-channels", "odd-tiles", "too-large"],
+    [(1, 16, 128, 56, 56), (1, 64, 64, 14, 14), (1, 512, 512, 4, 4), (64, 64, 64, 56, 56)],
+    ids=["few-channels", "little-work", "few-places", "too-large"],
 )
 def test_where_it_does_not_pay(shape: tuple[int, ...]) -> None:
     graph = convolved(shape, ((1, 1), (1, 1)))
