@@ -90,8 +90,12 @@ class Importer:
         if operand.tensor is None:
             assert operand.array is not None
             dtype = computed_type(operand.dtype, self.allow_float64)
-            array = narrowed(operand.array, dtype, operand.name)
+            key = operand.name, dtype
+            array = self.model.narrowed.get(key) if operand.is_parameter else None
+            if array is None:
+                array = narrowed(operand.array, dtype, operand.name)
             if operand.is_parameter:
+                self.model.narrowed[key] = array
                 type_ = TensorType(array.shape, dtype)
                 operand.tensor = input(operand.name, type_, role="parameter")
                 self.values[operand.name] = array
@@ -157,10 +161,12 @@ class Importer:
 
     def _add_weights(self, proto: Any, scope: Scope) -> None:
         """Make the initialisers known. Those of rank 0 and whole numbers are constants."""
-        for each in (*proto.initializer, *proto.sparse_initializer):
-            name = each.name or each.values.name
+        count = len(proto.initializer)
+        for place, each in enumerate((*proto.initializer, *proto.sparse_initializer)):
+            name = each.name if place < count else each.values.name
             try:
-                array = self.array(each, name)
+                is_top = scope.outer is None and place < count
+                array = self.model.weight(place) if is_top else self.array(each, name)
             except NodeUnsupportedError as error:
                 self._note(f"initialiser {name}", "initialiser", "", 0, (), error)
                 scope.values[name] = None
