@@ -82,6 +82,7 @@ class Importer:
         self.values: dict[str, Array] = {}
         self._inputs: list[Node] = []
         self._count = 0
+        self._noted: set[tuple[str, ...]] = set()
 
     # -- values -------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Importer:
             try:
                 outputs[name] = self.tensor(operand).value
             except (NodeUnsupportedError, DTypeError) as error:
-                self._note("output " + name, "output", "", 0, (), error)
+                self._note(f"output {name}", error)
         if self.problems or self.is_probe:
             return None
         return Graph.build(outputs, name=self.model.name, values=self.values, inputs=self._inputs)
@@ -152,7 +153,7 @@ class Importer:
                     continue
                 computed = computed_type(dtype, self.allow_float64)
             except NodeUnsupportedError as error:
-                self._note(f"input {name}", "input", "", 0, (), error)
+                self._note(f"input {name}", error)
                 scope.values[name] = None
                 continue
             tensor = input(name, TensorType(self.shapes[name], computed))
@@ -168,7 +169,7 @@ class Importer:
                 is_top = scope.outer is None and place < count
                 array = self.model.weight(place) if is_top else self.array(each, name)
             except NodeUnsupportedError as error:
-                self._note(f"initialiser {name}", "initialiser", "", 0, (), error)
+                self._note(f"initialiser {name}", error)
                 scope.values[name] = None
                 continue
             is_weight = array.dtype.kind not in "iub" and array.ndim > 0 and scope.outer is None
@@ -229,9 +230,7 @@ class Importer:
         except _PoisonedError:
             self._survey(node, scope)
         except (NodeUnsupportedError, DTypeError) as error:
-            domain = domain_of(node)
-            dtypes = _dtypes(node, scope)
-            self._note(title, node.op_type, domain, scope.opsets.get(domain, 0), dtypes, error)
+            self._note(title, error, node, scope)
             self._survey(node, scope)
         except AsgError as error:
             # The sizes of a probe are not those of the user.
@@ -254,7 +253,7 @@ class Importer:
                 schema = schemas.find_schema(domain, inner.op_type, opset)
                 error = self._unknown(domain, inner.op_type, opset, schema)
                 title = f"{scope.path}{inner.name or inner.op_type}"
-                self._note(title, inner.op_type, domain, opset, (), error)
+                self._note(title, error, inner, Scope(opsets=scope.opsets))
 
     def _is_known(self, domain: str, node: Any, opset: int) -> bool:
         local = (domain, node.op_type, node.overload) in self.model.functions
@@ -337,16 +336,23 @@ class Importer:
 
     def _note(
         self,
-        node: str,
-        op: str,
-        domain: str,
-        opset: int,
-        dtypes: tuple[str, ...],
+        title: str,
         error: NodeUnsupportedError | DTypeError,
+        node: Any = None,
+        scope: Scope | None = None,
     ) -> None:
-        first = str(error).partition("\n")[0]
+        """Add a problem with a node, or with what `title` names; each is told once."""
+        kind = title.partition(" ")[0] if node is None else node.op_type
+        domain = "" if node is None else domain_of(node)
+        key = (title,) if node is None else (kind, domain, *node.output)
+        if key in self._noted:
+            return
+        self._noted.add(key)
+        opset = scope.opsets.get(domain, 1) if scope is not None else 0
+        dtypes = _dtypes(node, scope) if scope is not None else ()
         fix = error.fix if isinstance(error, NodeUnsupportedError) else ""
-        self.problems.append(Problem(node, op, domain, opset, dtypes, first, fix))
+        reason = str(error).partition("\n")[0]
+        self.problems.append(Problem(title, kind, domain, opset, dtypes, reason, fix))
 
 
 class _PoisonedError(Exception):
@@ -410,8 +416,15 @@ def _check_count(call: Call) -> None:
 
 
 def _dtypes(node: Any, scope: Scope) -> tuple[str, ...]:
-    found = [scope.find(name) for name in node.input if name]
-    return tuple("?" if each is None else each.dtype.name for each in found)
+    """Return the types of what a node reads, `?` where they are not known."""
+    found: list[str] = []
+    for name in filter(None, node.input):
+        try:
+            operand = scope.find(name)
+        except GraphError:
+            operand = None
+        found.append("?" if operand is None else operand.dtype.name)
+    return tuple(found)
 
 
 def _located(error: AsgError, title: str, node: Any, label: str) -> AsgError:

@@ -32,7 +32,8 @@ class Problem:
     @property
     def title(self) -> str:
         """The operator with its domain and opset: `com.microsoft.Gelu-1`."""
-        return f"{self.domain + '.' if self.domain else ''}{self.op}-{self.opset}"
+        version = f"-{self.opset}" if self.opset else ""
+        return f"{self.domain + '.' if self.domain else ''}{self.op}{version}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
