@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from asg.errors import CheckpointError
+from asg.tensor_file import load, save
 
 VERSION = 1
 ARRAYS, POSITION = "state.safetensors", "checkpoint.json"

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from asg.tolerances import EPSILON, MEANINGLESS, SAFETY, TINY
-from asg.types import TensorType
+from asg.tolerances import EPSILON, MEANINGLESS, SAFETY, STORED, TINY
+from asg.types import TensorType, is_floating
 
 Array = np.ndarray[Any, Any]
 Verdict = Literal["right", "undecided", "wrong"]
@@ -82,12 +82,16 @@ class Difference:
 
 def compare(name: str, type_: TensorType, got: Array, yardstick: Yardstick) -> Difference:
     """Return how `got` differs from what it should be; floats may be in double precision."""
-    if got.shape != type_.shape or got.dtype.kind != type_.dtype.numpy.kind:
+    is_fitting = (
+        is_floating(got) if type_.dtype.is_float else (got.dtype.kind == type_.dtype.numpy.kind)
+    )
+    if got.shape != type_.shape or not is_fitting:
         raise ValueError(f"{name} is {type_}, got {got.dtype}{list(got.shape)}")
     if type_.size == 0:
         return Difference(name, str(type_), "right", 0, 0, 0, (), 0.0, 0.0, 0.0, 0.0)
     judge = _judge_floats if type_.dtype.is_float else _judge_others
-    error, allowed, wrong, undecided = judge(got, yardstick)
+    epsilon = STORED[type_.dtype][0] if type_.dtype.is_float else 0.0
+    error, allowed, wrong, undecided = judge(got, yardstick, epsilon)
     with np.errstate(all="ignore"):
         ratio = np.where(wrong, np.inf, np.nan_to_num(error / np.maximum(allowed, TINY)))
         # Among the wrong ones the largest error is the most telling.
@@ -115,7 +119,7 @@ def compare(name: str, type_: TensorType, got: Array, yardstick: Yardstick) -> D
 
 def exactly(array: Array) -> Yardstick:
     """Return the yardstick of what is only moved."""
-    if array.dtype.kind == "f":
+    if is_floating(array):
         return Yardstick(array.astype(np.float64), array, np.zeros(array.shape))
     return Yardstick(array, array, np.zeros(array.shape, np.bool_))
 
@@ -123,7 +127,7 @@ def exactly(array: Array) -> Yardstick:
 Judged = tuple[Array, Array, Array, Array]  # error, allowed, wrong, undecided
 
 
-def _judge_others(got: Array, yardstick: Yardstick) -> Judged:
+def _judge_others(got: Array, yardstick: Yardstick, _: float) -> Judged:
     """Judge integers and bools: equal, unless rounding decides what they are."""
     differs = got != yardstick.single
     error = np.abs(got.astype(np.float64) - yardstick.single.astype(np.float64))
@@ -131,7 +135,7 @@ def _judge_others(got: Array, yardstick: Yardstick) -> Judged:
     return error, np.zeros(got.shape), wrong, differs & yardstick.spread
 
 
-def _judge_floats(got: Array, yardstick: Yardstick) -> Judged:
+def _judge_floats(got: Array, yardstick: Yardstick, epsilon: float) -> Judged:
     exact, single = yardstick.exact, yardstick.single.astype(np.float64)
     wide = got.astype(np.float64)
     with np.errstate(all="ignore"):
@@ -144,7 +148,8 @@ def _judge_floats(got: Array, yardstick: Yardstick) -> Judged:
     # An infinite spread says that some of the reference runs overflow or lose their number here.
     is_unsure = ~np.isfinite(yardstick.spread)
     wrong = ~(is_same | is_near | is_unsure) | (np.isnan(wide) & ~np.isnan(single) & ~is_unsure)
-    undecided = ~wrong & ~is_same & ~(error <= MEANINGLESS * _sizes(exact))
+    meaningless = max(MEANINGLESS, 4 * epsilon)  # half the distance of neighbours is no flaw
+    undecided = ~wrong & ~is_same & ~(error <= meaningless * _sizes(exact))
     return error, allowed, wrong, undecided
 
 

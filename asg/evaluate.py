@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from asg import narrow
 from asg.errors import InternalError
 from asg.format import format_node
 from asg.graph import Graph, Node, Value
@@ -21,10 +22,9 @@ def compute(node: Node, operands: Sequence[Array], precision: Precision) -> tupl
     with np.errstate(
         all="ignore"
     ):  # overflow and invalid operations yield inf and nan, as on a GPU
-        found = node.op.numpy(*operands, **node.attrs)
-        results = found if len(node.types) > 1 else (found,)
+        results = narrow.evaluate(node.op, operands, node.attrs, node.types)
         return tuple(
-            _checked(node, np.asarray(result), type_, precision)
+            _checked(node, result, type_, precision)
             for result, type_ in zip(results, node.types, strict=True)
         )
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asg.types import DType, TensorType
+from asg.types import DType, TensorType, is_floating
 
 if TYPE_CHECKING:
     from asg.graph import Graph, Literal, Node, Value
@@ -99,6 +99,8 @@ def format_contents(array: np.ndarray[Any, Any]) -> str:
         return f"[{', '.join(format_contents(row) for row in array)}]"
     if array.dtype == np.float32:
         return _format_f32(np.float32(array[()]))
+    if is_floating(array):
+        return _format_float(float(array[()]))
     return format_attribute(array[()])
 
 

@@ -209,13 +209,13 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Tensor:
 
 def isinf(x: Any) -> Tensor:
     """Return whether each element is infinite."""
-    result: Tensor = (bitcast(x, dtype=DType.U32) & 0x7FFFFFFF) == 0x7F800000
+    result: Tensor = (bitcast(cast(x, DType.F32), dtype=DType.U32) & 0x7FFFFFFF) == 0x7F800000
     return result
 
 
 def isfinite(x: Any) -> Tensor:
     """Return whether each element is neither infinite nor NaN."""
-    result: Tensor = (bitcast(x, dtype=DType.U32) & 0x7FFFFFFF) < 0x7F800000
+    result: Tensor = (bitcast(cast(x, DType.F32), dtype=DType.U32) & 0x7FFFFFFF) < 0x7F800000
     return result
 
 

@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load as read_tensors
-from safetensors.numpy import save as write_tensors
 
 from asg.errors import AsgError, GraphError
 from asg.format import INLINE, LITERAL, format_graph
 from asg.graph import Graph, Literal
 from asg.op import Op
 from asg.parse import parse_graph
+from asg.tensor_file import load as read_tensors
+from asg.tensor_file import save as write_tensors
 from asg.verify import verify
 
 FORMAT_VERSION = 1

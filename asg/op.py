@@ -30,20 +30,24 @@ class Elementwise:
     vec4 alike. `{F}`, `{I}`, `{U}`, `{B}` stand for f32, i32, u32, bool of that width, `{R}` for
     the result's type of that width (`vec4<i32>`) and `{r}` for its name (`i32`). A name beginning
     `asg_` is a helper of `shaders/helpers/`; operands are names, calls or in brackets. A
-    mapping chooses by the first operand's dtype. With several results, the expression yields a
-    struct `.r0`, `.r1` ….
+    mapping chooses by the first operand's dtype, a function by that and the result's. With several
+    results, the expression yields a struct `.r0`, `.r1` ….
     `cost` counts arithmetic operations per element. `ulp` says how far the expression may be from
     exact arithmetic, in units in the last place, where `asg.tolerances` does not.
     """
 
-    wgsl: str | dict[DType, str]
+    wgsl: str | dict[DType, str] | Callable[[DType, DType], str]
     cost: int = 1
     commutative: bool = False
     ulp: float | None = None
 
-    def expression(self, dtype: DType) -> str:
-        """Return the expression for a first operand of `dtype`."""
-        return self.wgsl if isinstance(self.wgsl, str) else self.wgsl[dtype]
+    def expression(self, source: DType, result: DType) -> str:
+        """Return the expression for a first operand of dtype `source`."""
+        if isinstance(self.wgsl, str):
+            return self.wgsl
+        if isinstance(self.wgsl, dict):
+            return self.wgsl[source.compute]
+        return self.wgsl(source, result)
 
 
 @dataclass(frozen=True)

@@ -389,6 +389,8 @@ def _to_array(elements: list[Any], type_: TensorType) -> Array:
             raise TypeError
         if type_.dtype.is_integer and not isinstance(element, int):
             raise TypeError
+        if isinstance(element, np.float32) and type_.dtype is not DType.F32:
+            raise TypeError
     array = np.array(elements, dtype=type_.dtype.numpy)
     for position, element in enumerate(elements):
         if isinstance(element, np.float32):

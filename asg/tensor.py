@@ -7,6 +7,7 @@ and broadcast, the op's type rule runs, and a mistake stops here with the user's
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -274,25 +275,42 @@ def _convert(op: Op, args: Sequence[Any]) -> list[Tensor]:
 
 
 def _common_dtype(op: Op, args: Sequence[Any], skip: int) -> DType | None:
-    """Return the dtype that mixed operands meet in; a float beside integers makes f32."""
+    """Return the dtype that mixed operands meet in; a float number beside integers makes f32."""
     tensors = [arg for arg in args[skip:] if isinstance(arg, Tensor)]
     numbers = [arg for arg in args[skip:] if not isinstance(arg, Tensor)]
-    dtypes = {tensor.dtype for tensor in tensors}
+    dtypes = list(dict.fromkeys(tensor.dtype for tensor in tensors))
     if any(isinstance(number, (float, np.floating)) for number in numbers):
-        dtypes = dtypes | {DType.F32} if dtypes else {DType.F32}
+        has_float = any(dtype.is_float for dtype in dtypes)
+        dtypes = dtypes if has_float else [*dtypes, DType.F32]
     elif not dtypes:
         return None
-    elif dtypes == {DType.BOOL} and any(type(number) is int for number in numbers):
-        dtypes = {DType.I32}
-    if DType.F32 in dtypes:
+    elif dtypes == [DType.BOOL] and any(type(number) is int for number in numbers):
+        dtypes = [DType.I32]
+    try:
+        return reduce(promoted, dtypes)
+    except DTypeError as error:
+        values = [arg.value for arg in args if isinstance(arg, Tensor)]
+        raise explain(error, op, values) from None
+
+
+def promoted(first: DType, second: DType) -> DType:
+    """Return the dtype in which two meet, as in PyTorch: the least that holds both; for a float
+    and an integer the float, for f16 and bf16 f32.
+
+    Raises:
+        DTypeError: it would have 64 bits (u32 beside a signed integer).
+    """
+    if first.is_float != second.is_float:
+        return first if first.is_float else second
+    if first.holds(second) or second.holds(first):
+        return first if first.holds(second) else second
+    if first.is_float:
         return DType.F32
-    if {DType.I32, DType.U32} <= dtypes:
-        raise explain(
-            DTypeError("i32 and u32 do not mix; fix: cast one of them"),
-            op,
-            [arg.value for arg in args if isinstance(arg, Tensor)],
-        )
-    return next((dtype for dtype in (DType.I32, DType.U32) if dtype in dtypes), DType.BOOL)
+    for dtype in (DType.I16, DType.I32):
+        if dtype.holds(first) and dtype.holds(second):
+            return dtype
+    signed, other = sorted((first, second), key=lambda dtype: not dtype.is_signed)
+    raise DTypeError(f"{signed} and {other} do not mix; fix: cast one of them")
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

@@ -39,11 +39,20 @@ from asg.op import (
     View,
     Written,
 )
+from asg.types import DType
 
 Array = np.ndarray[Any, Any]
 
 EPSILON = 2.0**-24  # half the distance of neighbouring f32, relatively: one correct rounding
 TINY = 2.0**-126  # the least normal f32; devices may flush what is smaller to zero
+
+# The same of the types that results are rounded to: half the distance of neighbours, relatively;
+# half of that distance at zero; and what rounds to infinity.
+STORED: Mapping[DType, tuple[float, float, float]] = {
+    DType.F32: (EPSILON, TINY, 2.0**128 * (1 - 2.0**-25)),
+    DType.F16: (2.0**-11, 2.0**-25, 65520.0),
+    DType.BF16: (2.0**-8, TINY, 2.0**128 * (1 - 2.0**-9)),
+}
 
 # A few disturbed runs see a typical deviation, not the largest one that can be. With 8 on top of
 # the 4 roundings of a sum of K terms, its relative tolerance is 32 EPSILON sqrt(K), that is

@@ -102,7 +102,7 @@ def state(name: str, initial: object, dtype: object = None) -> Tensor:
         DTypeError: a value does not fit `dtype`, or there is no such dtype.
     """
     array = np.array(initial)
-    if dtype is not None or array.dtype.kind == "f":
+    if dtype is not None or array.dtype == np.float64:
         array = convert_array(array, as_dtype(dtype or "f32"))
     tensor = input(name, spec(array.shape, array.dtype), role="state")
     _initial[tensor.node] = array

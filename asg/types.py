@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ class DType(enum.Enum):
     I32 = "i32"
     U32 = "u32"
     BOOL = "bool"
+    F16 = "f16"
+    BF16 = "bf16"
+    I16 = "i16"
+    U16 = "u16"
+    I8 = "i8"
+    U8 = "u8"
 
     def __str__(self) -> str:
         return self.value
@@ -30,34 +37,110 @@ class DType(enum.Enum):
     @property
     def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype of arrays that cross the interface."""
-        return _NUMPY[self]
+        return bfloat16() if self is DType.BF16 else _NUMPY[self]
 
     @property
     def is_float(self) -> bool:
-        return self is DType.F32
+        return self in _FLOATS
 
     @property
     def is_integer(self) -> bool:
-        return self in (DType.I32, DType.U32)
+        return not self.is_float and self is not DType.BOOL
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has negative numbers."""
+        return self.is_float or self in (DType.I32, DType.I16, DType.I8)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether elements are packed, several to a word, and computed in a wider type."""
+        return self.itemsize < WORD
+
+    @property
+    def compute(self) -> DType:
+        """The type that kernels compute in: f32, i32, u32 or bool."""
+        return _COMPUTE.get(self, self)
 
     @property
     def itemsize(self) -> int:
         """Bytes per element in a device buffer; a bool takes a whole word."""
-        return 4
+        return _ITEMSIZE.get(self, WORD)
+
+    @property
+    def per_word(self) -> int:
+        """Elements in a word of a device buffer."""
+        return WORD // self.itemsize
+
+    def holds(self, other: DType) -> bool:
+        """Tell whether every number of `other` is one of this type."""
+        if other is self or other is DType.BOOL:
+            return True
+        if self is DType.BOOL or (other.is_float and not self.is_float):
+            return False
+        if other.is_float:
+            return self is DType.F32
+        (low, high), (other_low, other_high) = _whole(self), _whole(other)
+        return low <= other_low and other_high <= high
 
 
+WORD = 4  # bytes
+
+_FLOATS = (DType.F32, DType.F16, DType.BF16)
 _NUMPY = {
     DType.F32: np.dtype(np.float32),
     DType.I32: np.dtype(np.int32),
     DType.U32: np.dtype(np.uint32),
     DType.BOOL: np.dtype(np.bool_),
+    DType.F16: np.dtype(np.float16),
+    DType.I16: np.dtype(np.int16),
+    DType.U16: np.dtype(np.uint16),
+    DType.I8: np.dtype(np.int8),
+    DType.U8: np.dtype(np.uint8),
 }
+_COMPUTE = {
+    DType.F16: DType.F32, DType.BF16: DType.F32,
+    DType.I16: DType.I32, DType.I8: DType.I32,
+    DType.U16: DType.U32, DType.U8: DType.U32,
+}  # fmt: skip
+_ITEMSIZE = {
+    DType.F16: 2, DType.BF16: 2, DType.I16: 2, DType.U16: 2, DType.I8: 1, DType.U8: 1,
+}  # fmt: skip
+_WHOLE_BITS = {DType.F32: 24, DType.F16: 11, DType.BF16: 8}  # of whole numbers that are exact
 _BY_NAME: dict[str, DType] = {
     "f32": DType.F32, "float32": DType.F32, "float": DType.F32,
     "i32": DType.I32, "int32": DType.I32, "int": DType.I32,
     "u32": DType.U32, "uint32": DType.U32,
     "bool": DType.BOOL,
+    "f16": DType.F16, "float16": DType.F16, "half": DType.F16,
+    "bf16": DType.BF16, "bfloat16": DType.BF16,
+    "i16": DType.I16, "int16": DType.I16, "u16": DType.U16, "uint16": DType.U16,
+    "i8": DType.I8, "int8": DType.I8, "u8": DType.U8, "uint8": DType.U8,
 }  # fmt: skip
+
+
+@cache
+def bfloat16() -> np.dtype[Any]:
+    """Return NumPy's dtype for bf16, which a package beside NumPy brings."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise DTypeError("bf16 needs the package ml_dtypes; fix: pip install ml_dtypes") from None
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
+
+
+def _whole(dtype: DType) -> tuple[int, int]:
+    """Return the whole numbers that a type holds without a gap."""
+    if dtype.is_float:
+        return -(1 << _WHOLE_BITS[dtype]), 1 << _WHOLE_BITS[dtype]
+    bits = 8 * dtype.itemsize - dtype.is_signed
+    return (-(1 << bits) if dtype.is_signed else 0), (1 << bits) - 1
+
+
+def is_floating(array: np.ndarray[Any, Any]) -> bool:
+    """Tell whether an array holds floats; NumPy does not count bf16 among them."""
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
 def as_dtype(value: object) -> DType:
@@ -102,8 +185,8 @@ class TensorType:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in a device buffer."""
-        return self.size * self.dtype.itemsize
+        """Bytes in a device buffer: whole words."""
+        return -(-self.size * self.dtype.itemsize // WORD) * WORD
 
     @property
     def rank(self) -> int:

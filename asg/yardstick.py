@@ -16,9 +16,8 @@ from asg.comparison import Array, Yardstick
 from asg.evaluate import Precision
 from asg.graph import Graph, Node, Value
 from asg.runtime.interpreter import run_with_updates
-from asg.tolerances import EPSILON, SAMPLES, TINY, rounding, terms
-
-_OVERFLOW = 2.0**128 * (1 - 2.0**-25)  # what rounds to infinity in float32
+from asg.tolerances import EPSILON, SAMPLES, STORED, TINY, rounding, terms
+from asg.types import DType
 
 
 def measure(
@@ -62,7 +61,10 @@ def collect(
 
     def adjust(node: Node, operands: Any, results: tuple[Array, ...]) -> tuple[Array, ...]:
         moved = results if noise is None else disturb(node, operands, results, noise)
-        return moved if dtype == "f32" else tuple(map(_in_range, moved))
+        if dtype == "f32":
+            return moved
+        dtypes = [type_.dtype for type_ in node.types]
+        return tuple(_in_range(*pair) for pair in zip(moved, dtypes, strict=True))
 
     run_with_updates(graph, given, dtype=dtype, observe=observe, adjust=adjust)
     return found
@@ -86,10 +88,12 @@ def disturb(
         if rule.terms:
             root, count = terms(node, operands, results[0])
             sizes[0] = sizes[0] + rule.terms * np.sqrt(count) * (root + np.abs(results[0]))
-        return tuple(
+        computed = tuple(
             _off(result, EPSILON * size + TINY, noise) if result.dtype.kind == "f" else result
             for result, size in zip(results, sizes, strict=True)
         )
+        dtypes = [type_.dtype for type_ in node.types]
+        return tuple(_rounded(*pair, noise) for pair in zip(computed, dtypes, strict=True))
 
 
 def _moved(array: Array, epsilons: float, noise: np.random.Generator) -> Array:
@@ -105,11 +109,19 @@ def _off(array: Array, by: Array, noise: np.random.Generator) -> Array:
     return np.where(np.isfinite(array), moved, array)
 
 
-def _in_range(array: Array) -> Array:
-    if array.dtype.kind != "f" or array.size == 0:
+def _rounded(array: Array, dtype: DType, noise: np.random.Generator) -> Array:
+    """Move every element by what a type of fewer bits rounds it."""
+    if not (dtype.is_float and dtype.is_narrow):
+        return array
+    relative, least, _ = STORED[dtype]
+    return _off(array, relative * np.abs(array) + least, noise)
+
+
+def _in_range(array: Array, dtype: DType) -> Array:
+    if not dtype.is_float or array.size == 0:
         return array
     with np.errstate(all="ignore"):
-        is_beyond = np.abs(array) >= _OVERFLOW
+        is_beyond = np.abs(array) >= STORED[dtype][2]
     return np.where(is_beyond, np.copysign(np.inf, array), array) if is_beyond.any() else array
 
 

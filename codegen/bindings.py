@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from asg.codegen.text import LANES, STORED, vector_of
+from asg.codegen.text import LANES, STORED
 from asg.graph import Value
 from asg.index import Index, constant
-from asg.types import DType
+from asg.types import WORD, DType
 
 
 @dataclass
@@ -15,10 +15,12 @@ class Binding:
     """A storage binding as the text sees it. How it is accessed decides what it is an array of.
 
     Attributes:
-        is_vector: of four elements.
-        is_wide: of four elements in two 64-bit words, which software devices load faster.
+        is_vector: of quads, four elements each: as many words as an element has bytes.
+        is_wide: of quads in 64-bit words, which software devices load faster.
+        is_atomic: of atomic words, since invocations write parts of one word.
+        itemsizes: of the values in it.
         parts: where what is too large for one binding continues in the next: their names, and the
-            elements before each.
+            words before each.
         calls: the functions that find an element among the parts, as far as they are used.
     """
 
@@ -27,40 +29,64 @@ class Binding:
     writable: bool = False
     is_vector: bool = False
     is_wide: bool = False
+    is_atomic: bool = False
+    itemsizes: frozenset[int] = frozenset({4})
     vector_uses: int = 0
     scalar_uses: int = 0
+    partial_writes: int = 0
     parts: tuple[tuple[str, int], ...] = ()
     calls: set[str] = field(default_factory=set)
 
     def read(self, index: str) -> str:
         """Return the array's element."""
-        if not self.parts:
-            return f"{self.name}[{index}]"
-        self.calls.add("at")
-        return f"{self.name}_at({index})"
+        if self.parts:
+            self.calls.add("at")
+            return f"{self.name}_at({index})"
+        text = f"{self.name}[{index}]"
+        return f"atomicLoad(&{text})" if self.is_atomic else text
 
     def write(self, index: str, text: str) -> str:
         """Return the statement that sets the array's element."""
-        if not self.parts:
-            return f"{self.name}[{index}] = {text};"
-        self.calls.add("put")
-        return f"{self.name}_put({index}, {text});"
+        if self.parts:
+            self.calls.add("put")
+            return f"{self.name}_put({index}, {text});"
+        if self.is_atomic:
+            return f"atomicStore(&{self.name}[{index}], {text});"
+        return f"{self.name}[{index}] = {text};"
+
+    def merge(self, index: str, mask: str, bits: str) -> str:
+        """Return the statement that sets the bits of a word that are 0 in `mask`.
+
+        Others may set other bits of the word at the same time.
+        """
+        self.calls.add("merge")
+        return f"{self.name}_merge({index}, {mask}, {bits});"
 
     def accessors(self) -> list[str]:
-        """Return the functions that find an element among the parts."""
+        """Return the functions that find an element among the parts, or write a part of one."""
+        unit = (self.quad_words or 1) if self.is_vector else 1
         names = [self.name, *(name for name, _ in self.parts)]
-        starts = [start // (LANES if self.is_vector else 1) for _, start in self.parts]
-        lines: dict[str, list[str]] = {"at": [], "put": []}
+        starts = [start // unit for _, start in self.parts]
+        heads = {
+            "at": f"fn {self.name}_at(i: u32) -> {self._held} {{",
+            "merge": f"fn {self.name}_merge(i: u32, mask: u32, bits: u32) {{",
+            "put": f"fn {self.name}_put(i: u32, value: {self._held}) {{",
+        }
+        lines: dict[str, list[str]] = {call: [] for call in heads}
         for name, start, end in zip(names, [0, *starts], [*starts, None], strict=True):
             place = f"{name}[i - {start}u]" if start else f"{name}[i]"
             guard = "" if end is None else f"if (i < {end}u) "
-            lines["at"].append(f"{guard}{{ return {place}; }}" if guard else f"return {place};")
-            lines["put"].append(f"{guard}{{ {place} = value; }}")
-        heads = {
-            "at": f"fn {self.name}_at(i: u32) -> {self.element} {{",
-            "put": f"fn {self.name}_put(i: u32, value: {self.element}) {{",
+            read = f"atomicLoad(&{place})" if self.is_atomic else place
+            store = f"atomicStore(&{place}, value)" if self.is_atomic else f"{place} = value"
+            merge = f"atomicAnd(&{place}, mask); atomicOr(&{place}, bits);"
+            lines["at"].append(f"{guard}{{ return {read}; }}" if guard else f"return {read};")
+            lines["put"].append(f"{guard}{{ {store}; }}")
+            lines["merge"].append(f"{guard}{{ {merge} }}" if self.parts else merge)
+        bodies = {
+            "at": lines["at"],
+            "merge": [" else ".join(lines["merge"])],
+            "put": [" else ".join(lines["put"])],
         }
-        bodies = {"at": lines["at"], "put": [" else ".join(lines["put"])]}
         return [
             "\n".join([heads[call], *(f"    {line}" for line in bodies[call]), "}"])
             for call in sorted(self.calls)
@@ -73,17 +99,42 @@ class Binding:
         else:
             self.scalar_uses += LANES
 
+    def settle(self, wide: bool, is_aligned: bool) -> None:
+        """Decide, by the accesses that were noted, what the binding is an array of.
+
+        `wide`: whether 64-bit words may be used; `is_aligned`: whether all values begin at a quad.
+        """
+        is_whole = self.scalar_uses == 0
+        words = 0 if self.partial_writes else self.quad_words or 0
+        self.is_atomic = self.partial_writes > 0
+        self.is_vector = self.vector_uses > 0 and is_aligned and words > 0
+        self.is_vector &= is_whole or not self.parts
+        self.is_wide = wide and self.is_vector and is_whole and not self.parts and words > 1
+        self.calls.clear()
+
+    @property
+    def quad_words(self) -> int | None:
+        """Words of four elements; None where values differ in that."""
+        (size, *others) = self.itemsizes
+        return None if others else size
+
     @property
     def stored(self) -> str:
-        """Type of a single element as it is loaded and stored."""
-        return "u32" if self.is_wide else STORED[self.dtype]
+        """Type of a single word as it is loaded and stored."""
+        is_packed = min(self.itemsizes) < WORD
+        return "u32" if self.is_wide or is_packed else STORED[self.dtype]
 
     @property
     def element(self) -> str:
         """Element type of the WGSL array."""
         if self.is_wide:
-            return "vec2<u64>"
-        return f"vec4<{self.stored}>" if self.is_vector else self.stored
+            return "vec2<u64>" if self.quad_words == LANES else "u64"
+        return "atomic<u32>" if self.is_atomic else self._held
+
+    @property
+    def _held(self) -> str:
+        words = self.quad_words if self.is_vector else 1
+        return f"vec{words}<{self.stored}>" if words and words > 1 else self.stored
 
 
 @dataclass(frozen=True)
@@ -104,13 +155,3 @@ def in_range(position: Index, place: Place, value: Value) -> Index:
         return position
     last = place.offset + max(value.type.size - 1, 0)
     return constant(min(max(position.const, place.offset), last))
-
-
-def loaded(text: str, binding: Binding, value: Value, width: int) -> str:
-    """Return an array element as the value's type; values of two types may share a binding."""
-    dtype = value.type.dtype
-    if binding.stored != STORED[dtype]:
-        text = f"bitcast<{vector_of(STORED[dtype], width)}>({text})"
-    if dtype is not DType.BOOL:
-        return text
-    return f"{text} != vec4u(0u)" if width == LANES else f"{text} != 0u"

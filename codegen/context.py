@@ -77,6 +77,7 @@ class KernelContext:
             taken[stem] = count + 1
             name = stem if count == 0 else f"{stem}_{count}b"
             binding = Binding(name, group.values[0][0].type.dtype, group.writable)
+            binding.itemsizes = frozenset(value.type.dtype.itemsize for value, _ in group.values)
             binding.parts = tuple((f"{name}_from_{start}e", start) for start in group.parts)
             bindings.append(binding)
             for value, offset in group.values:
@@ -114,11 +115,7 @@ def write(
         for place in places.values()
     }
     for binding in bindings:
-        is_whole = binding.scalar_uses == 0
-        binding.is_vector = binding.vector_uses > 0 and aligned[binding.name]
-        binding.is_vector &= is_whole or not binding.parts
-        binding.is_wide = wide and binding.is_vector and is_whole and not binding.parts
-        binding.calls.clear()
+        binding.settle(wide, aligned[binding.name])
     if any(binding.is_wide for binding in bindings):
         features = (*features, WIDE_FEATURE)
     emitter = Emitter(loads, stores, context.names, lane, turns)

@@ -123,7 +123,7 @@ def _read_cost(context: KernelContext, side: Side, batch: Coordinates) -> tuple[
     """
     bindings, places = context.bindings()
     for binding in bindings:
-        binding.is_vector = True
+        binding.is_vector = binding.quad_words is not None
     loads = {value: places[value] for value in context.kernel.reads}
     emitter = Emitter(loads, {}, context.names, LANE)
     outer, inner = variable("outer", side.outer), variable("inner", side.inner)

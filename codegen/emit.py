@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from asg.codegen.bindings import Binding, Place, in_range, loaded
+from asg.codegen.bindings import Place, in_range
+from asg.codegen.memory import read_one, read_quad, write_one, write_quad, write_words
 from asg.codegen.text import (
     LANES,
     SCALAR,
-    STORED,
     VECTOR,
     Operand,
     atom_name,
@@ -28,7 +28,6 @@ from asg.codegen.text import (
     identifier,
     literal,
     number_dtype,
-    vector_of,
 )
 from asg.errors import InternalError
 from asg.graph import Literal, Node, Value
@@ -161,7 +160,7 @@ class Emitter:
 
     def number(self, value: float | int | bool, dtype: DType) -> Operand:
         """Return a number as text; infinities and NaN come from bits, as no literal can."""
-        if dtype is DType.F32 and not math.isfinite(np.float32(value)):
+        if dtype.is_float and not math.isfinite(np.float32(value)):
             bits = int(np.float32(value).view(np.uint32))
             return Operand(f"{self.call('asg_from_bits', 1)}(0x{bits:08x}u)", 1, dtype)
         return literal(value, dtype)
@@ -169,35 +168,35 @@ class Emitter:
     def store(self, value: Value, flat: Index, operand: Operand) -> None:
         """Write `operand` to `value`'s element(s) at row-major position `flat`."""
         place = self.targets[value]
-        text = operand.text
-        if operand.dtype is DType.BOOL:
-            zero, one = ("vec4u(0u)", "vec4u(1u)") if operand.width == LANES else ("0u", "1u")
-            text = f"select({zero}, {one}, {text})"
-        if place.binding.stored != STORED[operand.dtype]:
-            text = f"bitcast<{vector_of(place.binding.stored, operand.width)}>({text})"
-        position = flat + place.offset
+        binding, position = place.binding, flat + place.offset
         step = self._lane_step(position)
         if step == 0:
-            place.binding.scalar_uses += 1
-            self.lines.append(self._assign(place.binding, position, text))
+            binding.scalar_uses += 1
+            self.lines.append(write_one(self, binding, position, operand))
             return
         base = self._without_lane(position)
         is_aligned = step == 1 and (base % LANES) == ZERO
-        place.binding.count(is_aligned)
-        if is_aligned and place.binding.is_vector:
-            wide = text
-            if operand.width != LANES:
-                wide = f"{vector_of(place.binding.stored, LANES)}({text})"
-            if place.binding.is_wide:
-                wide = f"{self.call('asg_pack', 1)}({wide})"
-            self.lines.append(place.binding.write(self.index(base // LANES), wide))
+        binding.count(is_aligned)
+        if is_aligned and (binding.is_vector or operand.dtype.is_narrow):
+            self.lines += write_quad(self, binding, base, operand)
             return
-        if operand.width == LANES:
-            text = self.let("lanes", text)
+        text = self.let("lanes", operand.text) if operand.width == LANES else operand.text
         for lane in range(LANES):
             part = f"{text}.{'xyzw'[lane]}" if operand.width == LANES else text
             here = self._at_lane(position, lane)
-            self.lines.append(self._assign(place.binding, here, part))
+            self.lines.append(write_one(self, binding, here, Operand(part, 1, operand.dtype)))
+
+    def store_rest(self, value: Value, flat: Index, operands: Sequence[Operand]) -> None:
+        """Write the last elements of `value`, from row-major position `flat` on, fewer than four:
+        those of narrow types as whole words."""
+        place = self.targets[value]
+        position = flat + place.offset
+        if operands[0].dtype.is_narrow:
+            self.lines += write_words(self, place.binding, position, operands)
+            return
+        for number, operand in enumerate(operands):
+            place.binding.scalar_uses += 1
+            self.lines.append(write_one(self, place.binding, position + number, operand))
 
     def _is_invariant(self, coordinates: Coordinates) -> bool:
         """Tell whether a loop's variables have no part in these coordinates."""
@@ -265,7 +264,10 @@ class Emitter:
         node = value.node
         operands = [self.value(operand, coordinates) for operand in node.inputs]
         width = max((operand.width for operand in operands), default=1)
-        text = self.fill(kind.expression(node.inputs[0].type.dtype), node, operands, width)
+        template = kind.expression(node.inputs[0].type.dtype, value.type.dtype)
+        if template == "{0}":
+            return replace(operands[0], dtype=value.type.dtype)
+        text = self.fill(template, node, operands, width)
         if len(node.types) == 1:
             name = self.let(self.names[value], text)
             return Operand(name, width, value.type.dtype)
@@ -407,8 +409,7 @@ class Emitter:
         stem = self.names[value]
         if step == 0:
             place.binding.scalar_uses += 1
-            element = self._element(place.binding, in_range(position, place, value))
-            text = loaded(element, place.binding, value, 1)
+            text = read_one(self, place.binding, in_range(position, place, value), value)
             return Operand(self.let(stem, text), 1, value.type.dtype)
         base = self._without_lane(position) if step is not None else position
         is_aligned = step == 1 and (base % LANES) == ZERO
@@ -426,8 +427,7 @@ class Emitter:
         parts = []
         for lane in range(LANES):
             here = in_range(self._at_lane(position, lane), place, value)
-            element = self._element(place.binding, here)
-            parts.append(loaded(element, place.binding, value, 1))
+            parts.append(read_one(self, place.binding, here, value))
         text = f"{VECTOR[value.type.dtype]}({', '.join(parts)})"
         return Operand(self.let(stem, text), LANES, value.type.dtype)
 
@@ -435,11 +435,8 @@ class Emitter:
         """Write the load of four aligned neighbours, unless it is there; return its name."""
         place = self.places[value]
         if (value, position) not in self._quads:
-            quad = in_range(position, place, value) // LANES
-            text = place.binding.read(self.index(quad))
-            if place.binding.is_wide:
-                text = f"{self.call('asg_unpack', 1)}({text})"
-            text = loaded(text, place.binding, value, LANES)
+            first = in_range(position, place, value)
+            text = read_quad(self, place.binding, first, value)
             self._quads[value, position] = self.let(self.names[value], text)
         return self._quads[value, position]
 
@@ -458,19 +455,6 @@ class Emitter:
         dtype = value.type.dtype
         name = self.let(self.names[value], f"{VECTOR[dtype]}({', '.join(parts)})")
         return Operand(name, LANES, dtype)
-
-    def _element(self, binding: Binding, position: Index) -> str:
-        if not binding.is_vector:
-            return binding.read(self.index(position))
-        row, lane = position // LANES, position % LANES
-        if lane.is_const:
-            return f"{binding.read(self.index(row))}.{'xyzw'[lane.const]}"
-        return f"{binding.read(self.index(row))}[{self.index(lane)}]"
-
-    def _assign(self, binding: Binding, position: Index, text: str) -> str:
-        if binding.parts:  # never of vectors where single elements are accessed
-            return binding.write(self.index(position), text)
-        return f"{self._element(binding, position)} = {text};"
 
     def _lane_step(self, index: Index) -> int | None:
         """How far the index moves from lane to lane; None where that is irregular."""

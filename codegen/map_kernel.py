@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asg.artefact import Variant
 from asg.codegen.block_map import block_axis, block_variant
 from asg.codegen.context import KernelContext, grid_for, with_wide, write
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, lane_variable
-from asg.index import Index, unflatten, variable
+from asg.graph import Value
+from asg.index import Index, constant, unflatten, variable
 from asg.passes.cost import element_cost
 
 WORKGROUP = 64
@@ -32,25 +33,36 @@ def map_variants(context: KernelContext) -> tuple[Variant, ...]:
 
 
 def _write(context: KernelContext, wide: bool) -> Variant:
-    size = context.kernel.outputs[0].type.size
-    is_vector = size % LANES == 0
-    count = size // LANES if is_vector else size
+    outputs = context.kernel.outputs
+    size = outputs[0].type.size
+    # Narrow results are written by whole words; the last quad may have fewer elements.
+    has_rest = size % LANES != 0 and any(output.type.dtype.is_narrow for output in outputs)
+    is_vector = has_rest or size % LANES == 0
+    quads = size // LANES
+    count = quads + has_rest if is_vector else size
     lane = lane_variable() if is_vector else None
     items = _items(context, count)
     grid = grid_for(-(-count // (WORKGROUP * items)))
 
     def body(emitter: Emitter) -> Mapping[str, object]:
-        flat = variable("i", count)
-        if lane is not None:
-            flat = flat * LANES + Index(0, ((lane, 1),))
-        operands = [
-            (output, emitter.value(output, unflatten(flat, output.type.shape)))
-            for output in context.kernel.outputs
-        ]
-        for output, operand in operands:  # all loads come first: an output may overwrite a read
-            emitter.store(output, flat, operand)
+        lines: list[str] = []
+        if has_rest:
+            rest = emitter.fork()
+            _store_rest(rest, outputs, quads * LANES)
+            lines = [f"if (i == {quads}u) {{", *(f"    {line}" for line in rest.take())]
+            lines += ["    return;", "}"]
+        if quads or not is_vector:
+            flat = variable("i", quads if is_vector else size)
+            if lane is not None:
+                flat = flat * LANES + Index(0, ((lane, 1),))
+            operands = [
+                (output, emitter.value(output, unflatten(flat, output.type.shape)))
+                for output in outputs
+            ]
+            for output, operand in operands:  # all loads come first: it may overwrite a read
+                emitter.store(output, flat, operand)
         return {
-            "body": emitter.take(),
+            "body": [*lines, *emitter.take()],
             "count": count,
             "items": items,
             "workgroup": WORKGROUP,
@@ -60,6 +72,18 @@ def _write(context: KernelContext, wide: bool) -> Variant:
     amount = f"{LANES * items} elements" if is_vector else "1 element"
     schedule = f"{amount} per invocation, workgroup {WORKGROUP}"
     return write(context, "map.wgsl.j2", body, lane, grid, schedule=schedule, wide=wide)
+
+
+def _store_rest(emitter: Emitter, outputs: Sequence[Value], start: int) -> None:
+    """Write what follows the last whole quad."""
+    shapes = [output.type.shape for output in outputs]
+    positions = [constant(flat) for flat in range(start, outputs[0].type.size)]
+    found = [
+        [emitter.value(output, unflatten(at, shape)) for at in positions]
+        for output, shape in zip(outputs, shapes, strict=True)
+    ]
+    for output, operands in zip(outputs, found, strict=True):
+        emitter.store_rest(output, constant(start), operands)
 
 
 def _items(context: KernelContext, count: int) -> int:

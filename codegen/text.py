@@ -11,9 +11,11 @@ from asg.index import Opaque, Var
 from asg.types import DType
 
 LANES = 4
-SCALAR = {DType.F32: "f32", DType.I32: "i32", DType.U32: "u32", DType.BOOL: "bool"}
-VECTOR = {DType.F32: "vec4f", DType.I32: "vec4i", DType.U32: "vec4u", DType.BOOL: "vec4<bool>"}
-STORED = {DType.F32: "f32", DType.I32: "i32", DType.U32: "u32", DType.BOOL: "u32"}
+_VECTOR = {DType.F32: "vec4f", DType.I32: "vec4i", DType.U32: "vec4u", DType.BOOL: "vec4<bool>"}
+# What numbers of a dtype are held in, and what memory with such numbers is an array of.
+SCALAR = {dtype: str(dtype.compute) for dtype in DType}
+VECTOR = {dtype: _VECTOR[dtype.compute] for dtype in DType}
+STORED = {dtype: "u32" if dtype.is_narrow or dtype is DType.BOOL else str(dtype) for dtype in DType}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ def lane_variable() -> Var:
 
 def literal(value: float | int | bool, dtype: DType) -> Operand:
     """Return a finite number as WGSL text."""
+    if dtype.is_narrow:
+        wide = literal(value, dtype.compute)
+        return Operand(wide.text, 1, dtype)
     if dtype is DType.BOOL:
         return Operand("true" if value else "false", 1, dtype)
     if dtype is DType.U32:

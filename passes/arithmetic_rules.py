@@ -197,8 +197,10 @@ def _lossless_cast(node: Node) -> Captures | None:
     if inner is None:
         return None
     source, between, target = inner.inputs[0].type.dtype, inner.type.dtype, node.type.dtype
-    keeps_bits = source.is_integer and between.is_integer
-    is_lossless = source is DType.BOOL or (keeps_bits and not target.is_float)
+    keeps_bits = source.is_integer and between.is_integer and not target.is_float
+    most = source if target is DType.BOOL else target  # bits that are wanted
+    keeps_bits &= between.itemsize >= most.itemsize
+    is_lossless = between.holds(source) or keeps_bits
     return (operand(inner, 0), target) if is_lossless else None
 
 

@@ -272,7 +272,7 @@ class _Player:
         for position, bound in enumerate(step.bindings):
             reach = self._reach(step, position)
             for value, element in bound.elements.items():
-                start = bound.range.offset + element * _WORD
+                start = bound.range.offset + element * value.type.dtype.itemsize
                 where = _Bytes(bound.range.buffer, start, start + value.type.nbytes)
                 if where.end > reach or element < 0:
                     self.fault("out of range", f"{self.names[value]} leaves its binding")

@@ -10,10 +10,10 @@ import numpy as np
 
 from asg.graph import Value
 from asg.index import flatten, unflatten, variable
+from asg.narrow import evaluate
 from asg.op import Elementwise, Join, View
 from asg.passes.kernels import FusedKernel, Placement
 
-_WORD = 4
 _DRAWS = 8
 
 
@@ -57,19 +57,19 @@ def pieces(
 
 def _members(piece: Piece, join: Value, kind: Join) -> list[Piece]:
     """Cut a range of a flat join into ranges of its operands and gaps."""
-    operands = join.node.inputs
+    operands, item = join.node.inputs, join.type.dtype.itemsize
     starts = kind.starts(join.node.attrs, tuple(operand.type for operand in operands))
     cut: list[Piece] = []
     begin, end = piece.offset, piece.offset + piece.nbytes
     reached = begin
     for operand, element in sorted(zip(operands, starts, strict=True), key=lambda pair: pair[1]):
-        low = max(element * _WORD, begin)
-        high = min(element * _WORD + operand.type.nbytes, end)
+        low = max(element * item, begin)
+        high = min(element * item + operand.type.nbytes, end)
         if low >= high:
             continue
         if low > reached:
             cut.append(Piece(piece.start + reached - begin, low - reached, None))
-        cut.append(Piece(piece.start + low - begin, high - low, operand, low - element * _WORD))
+        cut.append(Piece(piece.start + low - begin, high - low, operand, low - element * item))
         reached = high
     if reached < end:
         cut.append(Piece(piece.start + reached - begin, end - reached, None))
@@ -78,7 +78,7 @@ def _members(piece: Piece, join: Value, kind: Join) -> list[Piece]:
 
 def _alias(value: Value, aliases: Mapping[Value, Placement]) -> tuple[Value, int] | None:
     place = aliases.get(value)
-    return None if place is None else (place.parent, place.offset * _WORD)
+    return None if place is None else (place.parent, place.offset * value.type.dtype.itemsize)
 
 
 def _single_view(value: Value) -> tuple[Value, int] | None:
@@ -94,7 +94,7 @@ def _single_view(value: Value) -> tuple[Value, int] | None:
         if index.low < low or index.high >= high:
             return None
     distance = flatten(access.coordinates, source.type.shape) - position
-    return (source, distance.const * _WORD) if distance.is_const else None
+    return (source, distance.const * value.type.dtype.itemsize) if distance.is_const else None
 
 
 def gap_is_zero(kernel: FusedKernel, output: Value, zeros: Sequence[Value]) -> bool:
@@ -131,8 +131,7 @@ def _play_element(
                 for operand in node.inputs
             ]
             with np.errstate(all="ignore"):
-                results = node.op.numpy(*operands, **node.attrs)
-            results = results if isinstance(results, tuple) else (results,)
+                results = evaluate(node.op, operands, node.attrs, node.types)
             held.update(zip(node.values, map(float, results), strict=True))
         elif isinstance(node.op.kind, View):
             held[value] = held[node.inputs[0]]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from asg.graph import Graph, Node, Value, rewrite
+from asg.narrow import evaluate as evaluate_op
 from asg.op import Composite, Source, View
 from asg.ops.movement import broadcast
 from asg.ops.sources import constant, constant_
@@ -70,10 +71,9 @@ def known(value: Value) -> Array | None:
 def evaluate(node: Node, arrays: Iterable[Array]) -> tuple[Value, ...]:
     """Run the node's NumPy rule; return its results as constants."""
     with np.errstate(all="ignore"):
-        found = node.op.numpy(*arrays, **node.attrs)
-    results = found if len(node.types) > 1 else (found,)
+        results = evaluate_op(node.op, list(arrays), node.attrs, node.types)
     return tuple(
-        constant(np.asarray(result).astype(type_.dtype.numpy)).value
+        constant(result.astype(type_.dtype.numpy)).value
         for result, type_ in zip(results, node.types, strict=True)
     )
 

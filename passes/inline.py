@@ -24,7 +24,7 @@ from asg.op import (
     View,
 )
 from asg.passes.storage import MAX_BINDING_BYTES, binding_count
-from asg.types import DType
+from asg.types import DType, TensorType
 
 MAP_LIMIT = 64  # operations per element that are repeated rather than stored
 OPERAND_LIMIT = 4  # the same inside a contraction's operand, which is read many times
@@ -217,6 +217,8 @@ def _replaces_its_load(graph: Graph, node: Node, loads: set[Value]) -> bool:
     for value in loads:
         if value.type.size != node.type.size or is_given(value.node) or value in graph.results:
             continue
+        if value.type.dtype.is_narrow and node.type.nbytes > value.type.nbytes:
+            continue
         if _readers(graph, value) == {node}:
             return True
     return False
@@ -299,8 +301,8 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
 
     None where the views do more than take a contiguous range (they permute, repeat or skip).
     """
-    is_empty = value.type.size == 0
-    position = variable("i", max(value.type.size, 1))
+    size = value.type.size
+    position = variable("i", max(size, 1))
     flat = position
     while isinstance(kind := value.node.op.kind, View):
         node = value.node
@@ -312,10 +314,18 @@ def contiguous_range(value: Value) -> tuple[Value, int] | None:
                 return None
         flat = flatten(access.coordinates, source.type.shape)
         value = source
-    if is_empty:  # at the start, so that it lies inside whatever is under it
+    if size == 0:  # at the start, so that it lies inside whatever is under it
         return value, 0
     offset = flat - position
-    return (value, offset.const) if offset.is_const else None
+    if not offset.is_const or not _is_whole_words(size, offset.const, value.type):
+        return None
+    return value, offset.const
+
+
+def _is_whole_words(size: int, offset: int, under: TensorType) -> bool:
+    """Tell whether a range of elements begins and ends with words of memory."""
+    per_word = under.dtype.per_word
+    return offset % per_word == 0 and (size % per_word == 0 or size == under.size)
 
 
 def whole_base(value: Value) -> Value | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from asg.graph import Value
 from asg.passes.kernels import FusedKernel, FusionPlan, Placement
-from asg.passes.storage import WORD, Location
+from asg.passes.storage import Location
 
 Root = Value | str  # a name stands for bytes that no graph value has: a saved state
 
@@ -94,7 +94,7 @@ def areas(plan: FusionPlan) -> dict[Value, Area]:
 def _area(value: Value, inside: Mapping[Value, Placement]) -> Area:
     root, offset = value, 0
     while root in inside:
-        offset += inside[root].offset * WORD
+        offset += inside[root].offset * value.type.dtype.itemsize
         root = inside[root].parent
     return Area(root, offset, value.type.nbytes)
 
@@ -136,7 +136,9 @@ class _PendingCopies:
         names = found.plan.graph.names
         for source, join, offset in found.plan.copies:
             whole = found.areas[join]
-            target = Area(whole.root, whole.offset + offset * WORD, source.type.nbytes)
+            target = Area(
+                whole.root, whole.offset + offset * source.type.dtype.itemsize, source.type.nbytes
+            )
             written = Access(f"{names[join]}[{offset}]", target)
             step = DraftStep(None, (access(found, source),), (written,))
             self._by_root.setdefault(whole.root, []).append((join.node.serial, step))

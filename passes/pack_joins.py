@@ -35,6 +35,8 @@ def _fits(graph: Graph, node: Node) -> bool:
     axis, shape = node.attrs["axis"], node.type.shape
     is_outermost = math.prod(shape[:axis]) == 1
     is_even = len({value.type for value in node.inputs}) == 1
+    if any(value.type.size % value.type.dtype.per_word for value in node.inputs):
+        return False
     if node.type.size == 0 or not (is_outermost or is_even):
         return False
     if not is_outermost and Value(node) in graph.results:

@@ -29,6 +29,7 @@ from asg.passes.simplify import Simplify
 from asg.passes.split_phases import SplitPhases
 from asg.passes.transpose_products import TransposeProducts
 from asg.passes.unroll_windows import UnrollWindows
+from asg.passes.widen_narrow import WidenNarrow
 from asg.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -37,7 +38,8 @@ Observer = Callable[["Step"], None]
 # The order:
 # 1. Functions of the user's go first; they may hold anything that another pass looks for.
 # 2. Marks for differentiation go; it has happened by now, and they would hide what lies under
-#    them from every rule.
+#    them from every rule. Then narrow element types are computed in wide ones; no later pass meets
+#    arithmetic on them.
 # 3. Convolutions are spelt out in the form that suits their sizes, while they are whole; they take
 #    in known norms before, and those that would mostly meet zeros become several.
 # 4. Composites are spelt out before simplification, because the rules look through views and
@@ -52,6 +54,7 @@ Observer = Callable[["Step"], None]
 DEFAULT: tuple[Pass, ...] = (
     ExpandCalls(),
     DropStopGradients(),
+    WidenNarrow(),
     FoldNorms(),
     SplitPhases(),
     Convolve(),

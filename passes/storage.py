@@ -58,7 +58,7 @@ class Location:
 class BoundRange:
     """One binding of a dispatch: a range, and where each value begins inside it.
 
-    `elements` counts 32-bit elements from the start of the range. Values that share a binding
+    `elements` counts elements of the value from the start of the range. Values that share a binding
     (an in-place pair, a part beside its whole) may differ in element type. What is too large for
     one binding continues in the next ones (`continues`), which hold no values of their own.
     """
@@ -169,7 +169,7 @@ def bind(
     for span in sorted(spans, key=lambda span: min(map(values.index, span.values))):
         is_written = span.buffer in written or is_written_always[span.buffer]
         elements = {
-            value: (places[value].offset - span.start) // WORD
+            value: (places[value].offset - span.start) // value.type.dtype.itemsize
             for value in values
             if value in span.values
         }

@@ -17,6 +17,7 @@ import numpy as np
 
 from asg.graph import Literal, Node, Value
 from asg.index import flatten, unflatten, variable
+from asg.narrow import evaluate
 from asg.op import Elementwise, View
 from asg.passes.kernels import FusedKernel, FusionPlan
 from asg.types import DType
@@ -86,18 +87,16 @@ def _evaluate(node: Node, elements: Sequence[float | None]) -> list[float | None
     if len(unknown) > _MOST_UNKNOWN:
         return [None] * len(node.types)
     choices = [
-        _SAMPLES[value.type.dtype] if element is None else (element,)
+        _SAMPLES[value.type.dtype.compute] if element is None else (element,)
         for value, element in zip(node.inputs, elements, strict=True)
     ]
     columns = list(zip(*itertools.product(*choices), strict=True))
     operands = [
-        np.array(column, value.type.dtype.numpy)
+        np.array(column, value.type.dtype.compute.numpy).astype(value.type.dtype.numpy)
         for column, value in zip(columns, node.inputs, strict=True)
     ]
     with np.errstate(all="ignore"):
-        results = node.op.numpy(*operands, **node.attrs)
-    if not isinstance(results, tuple):
-        results = (results,)
+        results = evaluate(node.op, operands, node.attrs, node.types)
     return [
         _agreed(result, type_.dtype, bool(unknown))
         for result, type_ in zip(results, node.types, strict=True)

@@ -1,8 +1,8 @@
 """What users hand in becomes 32-bit words, and words become what users get back.
 
 Nothing narrows silently: an integer array is checked against the range of its target, and a
-float is never made an integer. Taken for f32 are all floats (rounded; overflow is an error) and
-all integers; for i32 and u32 all integers that fit; for bool only bool.
+float is never made an integer. Taken for floats are all floats (rounded; overflow is an error) and
+all integers; for integers all integers that fit; for bool only bool.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from asg.errors import InputError, NonFiniteError
-from asg.types import DType, TensorType
+from asg.types import DType, TensorType, is_floating
 
 _WORD = {DType.BOOL: np.dtype(np.uint32)}
 
 
 def to_words(what: str, wanted: TensorType, value: object) -> np.ndarray:
-    """Return `value` as a contiguous array of 4-byte elements in the layout of `wanted`.
+    """Return `value` as a contiguous array of 4-byte words in the layout of `wanted`.
+
+    It has the wanted shape, but for narrow types, of which a word holds several elements.
 
     `what` is how an error calls it: `predict: input 'x'`.
 
@@ -27,6 +29,10 @@ def to_words(what: str, wanted: TensorType, value: object) -> np.ndarray:
         InputError: shape or element type do not fit, or a value is out of range.
     """
     array = to_array(what, wanted, value)
+    if wanted.dtype.is_narrow:
+        words = np.zeros(wanted.nbytes // 4, np.uint32)
+        words.view(wanted.dtype.numpy)[: wanted.size] = array.reshape(-1)
+        return words
     return np.ascontiguousarray(array, dtype=_WORD.get(wanted.dtype)).reshape(wanted.shape)
 
 
@@ -54,7 +60,7 @@ def from_words(data: np.ndarray, kind: TensorType, *, is_ours: bool = False) -> 
     """
     if kind.dtype is DType.BOOL:
         return np.not_equal(data.view(np.uint32).reshape(kind.shape), 0)
-    array = data.view(kind.dtype.numpy).reshape(kind.shape)
+    array = data.view(kind.dtype.numpy)[: kind.size].reshape(kind.shape)
     return array if is_ours else array.copy()
 
 
@@ -96,10 +102,10 @@ def as_array(what: str, value: object) -> np.ndarray:
 
 def _converted(what: str, wanted: DType, array: np.ndarray) -> np.ndarray:
     """Return the array in the dtype of `wanted`, where that loses nothing but precision."""
-    kind = array.dtype.kind
+    kind = "f" if is_floating(array) else array.dtype.kind
     if wanted.is_float and kind in "fiu":
         with np.errstate(over="ignore"):
-            narrowed = array.astype(np.float32)
+            narrowed = array.astype(wanted.numpy)
         if kind == "f" and np.any(np.isinf(narrowed) & np.isfinite(array)):
             raise InputError(f"{what} holds values that {wanted} can't: {_extreme(array)}")
         return narrowed

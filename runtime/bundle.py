@@ -28,8 +28,8 @@ from typing import IO, Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
+from asg import tensor_file
 from asg.artefact import FORMAT_VERSION, Artefact
 from asg.errors import BundleError
 from asg.runtime.fields import Field, parse_json
@@ -145,7 +145,7 @@ def _files(
         sources[name] = f"graph/{stems[name]}.asg"
         files[sources[name]] = text.encode()
     arrays = {name: np.asarray(array, order="C") for name, array in values.items()}
-    files[_WEIGHTS] = safetensors.numpy.save(arrays)
+    files[_WEIGHTS] = tensor_file.save(arrays)
     manifest = encode(artefact, texts) | {
         "format": FORMAT,
         "version": artefact.version,
@@ -331,7 +331,7 @@ def _load(source: _Folder | _Zip) -> Artefact:
             raise BundleError(f"{source.path}: {name} is not text") from None
 
     try:
-        values = safetensors.numpy.load(content(_WEIGHTS))
+        values = tensor_file.load(content(_WEIGHTS))
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise BundleError(f"{source.path}: {_WEIGHTS} can't be read: {error}") from None
     sources = {name: text(each.text()) for name, each in root["sources"].entries(_FILES)}

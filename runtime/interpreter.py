@@ -14,7 +14,7 @@ import numpy as np
 from asg.errors import InputError
 from asg.evaluate import Array, Precision, compute, storage_dtype
 from asg.graph import Graph, Node, Value
-from asg.types import TensorType
+from asg.types import TensorType, is_floating
 
 Arrays = Mapping[str, Array]
 Observer = Callable[[Node, tuple[Array, ...]], None]
@@ -124,15 +124,15 @@ def to_array(given: Any, type_: TensorType, what: str, precision: Precision = "f
         raise InputError(f"{what} is {type_}, got shape {list(array.shape)} ({array.dtype})")
     if array.dtype == target:
         return array
-    kinds = {"f": "f", "i": "iu", "u": "iu", "b": "b"}[target.kind]
-    if array.dtype.kind not in kinds:
+    kinds = "f" if type_.dtype.is_float else "iu" if type_.dtype.is_integer else "b"
+    if ("f" if is_floating(array) else array.dtype.kind) not in kinds:
         raise InputError(
             f"{what} is {type_}, got {array.dtype}{list(array.shape)}; "
             f"fix: convert it with .astype({target.name!r})"
         )
     with np.errstate(all="ignore"):
         converted = array.astype(target)
-        if target.kind == "f":
+        if type_.dtype.is_float:
             lost = np.isfinite(array) & ~np.isfinite(converted)
         else:
             limits = np.iinfo(target)

@@ -52,7 +52,7 @@ ARROWS = {
 
 # Layer -> the packages of others that it may import.
 FOREIGN = {
-    "ground": {"numpy", "safetensors", "onnx", "google", "torch"},
+    "ground": {"numpy", "ml_dtypes", "safetensors", "onnx", "google", "torch"},
     "passes": {"numpy"},
     "shaders": set[str](),
     "codegen": {"numpy", "jinja2"},
@@ -61,7 +61,7 @@ FOREIGN = {
 }
 
 # Not installed everywhere, so a function imports them when it is called.
-OPTIONAL = {"onnx", "torch", "mpi4py", "IPython", "ipywidgets"}
+OPTIONAL = {"ml_dtypes", "onnx", "torch", "mpi4py", "IPython", "ipywidgets"}
 
 # Each stands behind one module, which can be replaced.
 IN_ONE_MODULE = ("wgpu", "jinja2")

@@ -34,9 +34,10 @@ The op table, printed: every primitive that a graph can hold. Everything else is
 module that builds nodes of these.
 
 *operands* are the element types that an op takes; operands of one type are named once, an arrow
-points to the type of the result where it is another. *kind* says how an op is lowered: see
-`asg/op.py`. *gradient* says why there is none where there is none: nothing flows back through the
-op, or a gradient is refused.
+points to the type of the result where it is another. A *float* is f32, f16 or bf16; an *integer*
+has 8, 16 or 32 bits (i8, u8 …), and *signed* are those with a sign. *kind* says how an op is
+lowered: see `asg/op.py`. *gradient* says why there is none where there is none: nothing flows back
+through the op, or a gradient is refused.
 """
 
 FUNCTIONS_HEAD = """\
@@ -115,6 +116,13 @@ def title_of(module: ModuleType) -> str:
     return f"{opening[0]} (`asg/ops/{module.__name__.rpartition('.')[2]}.py`)"
 
 
+SORTS = {
+    "float": {dtype for dtype in DType if dtype.is_float},
+    "integer": {dtype for dtype in DType if dtype.is_integer},
+    "signed": {dtype for dtype in DType if dtype.is_integer and dtype.is_signed},
+}
+
+
 def operand_types(op: Op) -> str:
     """Return the element types that an op accepts, by asking its type rule.
 
@@ -155,10 +163,16 @@ def accepted_types(
 
 
 def names_of(dtypes: Collection[DType]) -> str:
-    """Return the names of element types, `any` for all of them."""
+    """Return the names of element types, `any` for all of them, and of sorts of them."""
     if len(dtypes) == len(DType):
         return "any"
-    return " ".join(str(dtype) for dtype in DType if dtype in dtypes)
+    names: list[str] = []
+    rest = set(dtypes)
+    for name, members in SORTS.items():
+        if rest.issuperset(members):
+            names.append(name)
+            rest -= members
+    return " ".join([*names, *(str(dtype) for dtype in DType if dtype in rest)])
 
 
 def gradient_of(op: Op) -> str:

@@ -30,7 +30,7 @@ class StoredTensor(Tensor):
 
     def __init__(self, data: object) -> None:
         array = np.array(data)  # a copy: the caller may change his
-        dtype = "f32" if array.dtype.kind == "f" else as_dtype(array.dtype)
+        dtype = "f32" if array.dtype == np.float64 else as_dtype(array.dtype)
         self._data = convert_array(array, as_dtype(dtype))
         self._node: ReferenceType[Node] | None = None
         self.label = type(self).__name__.lower()  # a module sets the attribute's name

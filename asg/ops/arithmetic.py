@@ -22,7 +22,7 @@ neg = Op(
     grad=lambda node, g, x: [-g],
     examples=[Example([[1.0, -2.5]], [-1.0, 2.5]), Example([[3]], [-3], dtypes=["i32"])],
     samples=[Sample(["f32[4, 3]"]), Sample(["i32[2]"]), Sample(["f32[]"])],
-    errors=[BadSample(["u32[2]"], match="neg: needs an f32 or i32 input, got u32[2]")],
+    errors=[BadSample(["u32[2]"], match="neg: needs a float or signed input, got u32[2]")],
 )
 
 abs_ = Op(
@@ -34,7 +34,7 @@ abs_ = Op(
     grad=lambda node, g, x: [g * sign(x)],
     examples=[Example([[1.0, -2.5, 0.0]], [1.0, 2.5, 0.0])],
     samples=[Sample(["f32[4, 3]"]), Sample(["i32[5]"], low=-9, high=9)],
-    errors=[BadSample(["bool[2]"], match="abs: needs an f32 or i32 input, got bool[2]")],
+    errors=[BadSample(["bool[2]"], match="abs: needs a float or signed input, got bool[2]")],
 )
 
 sign: Op = Op(
@@ -46,7 +46,7 @@ sign: Op = Op(
     grad=not_differentiable("sign is flat almost everywhere"),
     examples=[Example([[3.0, -2.5, 0.0]], [1.0, -1.0, 0.0])],
     samples=[Sample(["f32[4, 3]"]), Sample(["i32[5]"], low=-9, high=9)],
-    errors=[BadSample(["u32[2]"], match="sign: needs an f32 or i32 input, got u32[2]")],
+    errors=[BadSample(["u32[2]"], match="sign: needs a float or signed input, got u32[2]")],
 )
 
 add = Op(

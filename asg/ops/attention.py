@@ -47,7 +47,7 @@ from asg.types import DType, Shape, TensorType
 def _rule(types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
     q, k, v = check(_at_least(types, 3), attrs)
     check_extras(types, 3, q, k)
-    return TensorType((*q[:-1], v[-1]), DType.F32), TensorType(q[:-1], DType.F32)
+    return TensorType((*q[:-1], v[-1]), types[0].dtype), TensorType(q[:-1], DType.F32)
 
 
 def _at_least(types: tuple[TensorType, ...], count: int) -> tuple[TensorType, ...]:
@@ -328,7 +328,7 @@ attention_query_grad = Op(
     doc="Gradient of `attention` by q, from q, k, v, the logarithms of the sums, the gradient of"
     " the result and, for every query, the sum of that gradient times the result.",
     kind=Attention("query_grad", _query_grad_expand),
-    shape=lambda types, attrs: TensorType(_grad_shapes(types, attrs)[0], DType.F32),
+    shape=lambda types, attrs: TensorType(_grad_shapes(types, attrs)[0], types[0].dtype),
     numpy=_query_grad_numpy,
     grad=ByExpansion(),
     # dQ = 2 * 3/4 * log 3
@@ -342,7 +342,7 @@ attention_key_grad = Op(
     doc="Gradients of `attention` by k and v, from the operands of `attention_query_grad`.",
     kind=Attention("key_grad", _key_grad_expand),
     shape=lambda types, attrs: tuple(
-        TensorType(shape, DType.F32) for shape in _grad_shapes(types, attrs)[1:]
+        TensorType(shape, types[0].dtype) for shape in _grad_shapes(types, attrs)[1:]
     ),
     numpy=_key_grad_numpy,
     grad=ByExpansion(),

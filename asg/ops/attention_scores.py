@@ -25,7 +25,7 @@ from asg.ops.elementwise import exp, tanh
 from asg.ops.linear import matmul_, swap_last
 from asg.ops.logic import greater_equal, less, select
 from asg.ops.movement import broadcast, reshape, slice_
-from asg.ops.rules import FLOAT, INTEGER, accept
+from asg.ops.rules import FLOAT, INTEGER, accept, same_dtype
 from asg.ops.sources import iota
 from asg.tensor import Tensor
 from asg.types import DType, Shape, TensorType
@@ -79,6 +79,7 @@ def check(types: tuple[TensorType, ...], attrs: Attrs) -> tuple[Shape, Shape, Sh
     """Check q [*batch, S, D], k [*batch, T, D], v [*batch, T, E]; return their shapes."""
     for type_ in types[:3]:
         accept(type_, FLOAT)
+    same_dtype(types[:3])
     q, k, v = (type_.shape for type_ in types[:3])
     listed = ", ".join(map(str, types[:3]))
     if len(q) < 2 or len(q) != len(k) or len(q) != len(v) or not q[:-2] == k[:-2] == v[:-2]:
@@ -101,7 +102,7 @@ def check_extras(types: tuple[TensorType, ...], count: int, q: Shape, k: Shape) 
     found = extras_of(types[count:], types[count:])
     if found.mask is not None:
         mask = found.mask
-        if mask.dtype not in (DType.BOOL, DType.F32):
+        if mask.dtype is not DType.BOOL and not mask.dtype.is_float:
             raise DTypeError(f"a mask is bool (true: visible) or f32 (added to scores), got {mask}")
         if mask.shape != (*q[:-1], k[-2]):
             raise ShapeError(f"the mask must have shape {[*q[:-1], k[-2]]}, got {mask}")

@@ -146,19 +146,29 @@ def _bitcast_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     expect(types, 1)
     if DType.BOOL in (types[0].dtype, attrs["dtype"]):
         raise DTypeError(f"a bool has no bits to reinterpret, got {types[0]} to {attrs['dtype']}")
+    if types[0].dtype.itemsize != attrs["dtype"].itemsize:
+        raise DTypeError(f"sizes differ, got {types[0]} to {attrs['dtype']}")
     return TensorType(types[0].shape, attrs["dtype"])
 
 
 def _bitcast_numpy(x: Array, dtype: DType) -> Array:
     """The bits are those of f32 even where the interpreter computes in float64."""
-    single = x.astype(np.float32) if x.dtype.kind == "f" else x
+    single = x.astype(np.float32) if x.dtype == np.float64 and dtype.itemsize == 4 else x
     return np.ascontiguousarray(single).view(dtype.numpy).reshape(x.shape)
+
+
+def _bitcast_text(source: DType, target: DType) -> str:
+    """Narrow floats are held as f32, whose bits are others."""
+    if not source.is_narrow:
+        return "bitcast<{R}>({0})"
+    bits = f"asg_{source}_bits({{0}})" if source.is_float else "{U}({0})"
+    return f"asg_bits_to_{target}({bits})"
 
 
 bitcast = Op(
     name="bitcast",
-    doc="The same 32 bits read as another element type.",
-    kind=Elementwise("bitcast<{R}>({0})", cost=0),
+    doc="The same bits read as another element type of the same size.",
+    kind=Elementwise(_bitcast_text, cost=0),
     shape=_bitcast_rule,
     numpy=_bitcast_numpy,
     grad=not_differentiable("bits have no gradient"),

@@ -17,7 +17,7 @@ from asg.graph import Attrs
 from asg.op import Array, BadSample, Composite, Example, Op, Sample
 from asg.ops.linear import matmul_
 from asg.ops.movement import broadcast, dilate, flip, pad, permute, reshape, slice_
-from asg.ops.rules import FLOAT, accept, expect
+from asg.ops.rules import FLOAT, accept, expect, same_dtype
 from asg.ops.windows import window_count, windows
 from asg.tensor import Tensor, as_tensor
 from asg.types import Shape, TensorType
@@ -29,6 +29,7 @@ def _rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     expect(types, 2)
     for type_ in types:
         accept(type_, FLOAT)
+    same_dtype(types)
     x, w = types[0].shape, types[1].shape
     axes = len(x) - 2
     if axes not in (1, 2, 3) or len(w) != len(x):

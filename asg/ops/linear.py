@@ -9,9 +9,17 @@ import numpy as np
 from asg.errors import ShapeError
 from asg.graph import Attrs
 from asg.op import BadSample, Contraction, Example, Op, Sample
+from asg.ops.convert import cast
 from asg.ops.movement import broadcast, permute, reshape
-from asg.ops.rules import FLOAT, accept, expect
-from asg.tensor import Tensor, as_tensor, broadcast_shapes, explain, operand_labels
+from asg.ops.rules import FLOAT, accept, expect, same_dtype
+from asg.tensor import (
+    Tensor,
+    as_tensor,
+    broadcast_shapes,
+    explain,
+    operand_labels,
+    promoted,
+)
 from asg.types import TensorType
 
 
@@ -19,6 +27,7 @@ def _rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     expect(types, 2)
     for type_ in types:
         accept(type_, FLOAT)
+    same_dtype(types)
     x, y = (type_.shape for type_ in types)
     if len(x) < 2 or len(x) != len(y) or x[:-2] != y[:-2]:
         raise ShapeError(f"needs [*batch, m, k] and [*batch, k, n], got {types[0]} and {types[1]}")
@@ -76,6 +85,8 @@ def matmul(x: Any, y: Any) -> Tensor:
     """
     left, right = as_tensor(x), as_tensor(y)
     _check(left, right)
+    dtype = promoted(left.dtype, right.dtype)
+    left, right = cast(left, dtype), cast(right, dtype)
     rows = left if left.ndim > 1 else reshape(left, shape=(1, *left.shape))
     columns = right if right.ndim > 1 else reshape(right, shape=(*right.shape, 1))
     product = _product(rows, columns)

@@ -13,18 +13,18 @@ from asg.types import DType, Shape, TensorType
 
 Accepts = tuple[DType, ...]
 
-FLOAT: Accepts = (DType.F32,)
-INTEGER: Accepts = (DType.I32, DType.U32)
-SIGNED: Accepts = (DType.F32, DType.I32)
-NUMBER: Accepts = (DType.F32, DType.I32, DType.U32)
-BITS: Accepts = (DType.I32, DType.U32, DType.BOOL)
+FLOAT: Accepts = tuple(dtype for dtype in DType if dtype.is_float)
+INTEGER: Accepts = tuple(dtype for dtype in DType if dtype.is_integer)
+SIGNED: Accepts = tuple(dtype for dtype in DType if dtype.is_signed)
+NUMBER: Accepts = tuple(dtype for dtype in DType if dtype is not DType.BOOL)
+BITS: Accepts = (*INTEGER, DType.BOOL)
 BOOL: Accepts = (DType.BOOL,)
 ANY: Accepts = tuple(DType)
 
 _WORDS = {
     FLOAT: "a float input",
     INTEGER: "an integer input",
-    SIGNED: "an f32 or i32 input",
+    SIGNED: "a float or signed input",
     NUMBER: "a number as input",
     BITS: "an integer or bool input",
     BOOL: "a bool input",
@@ -67,16 +67,26 @@ def pointwise(count: int, accepts: Accepts, result: DType | None = None) -> Shap
     return rule
 
 
+def same_dtype(types: Sequence[TensorType]) -> None:
+    """Check that operands have one element type.
+
+    Raises:
+        DTypeError: two of them differ.
+    """
+    for other in types[1:]:
+        if other.dtype is not types[0].dtype:
+            raise DTypeError(f"operands differ in dtype: {types[0]} and {other}")
+
+
 def same_type(types: Sequence[TensorType]) -> None:
     """Check that operands have one shape and one element type.
 
     Raises:
         ShapeError, DTypeError: two of them differ.
     """
+    same_dtype(types)
     first = types[0]
     for other in types[1:]:
-        if other.dtype is not first.dtype:
-            raise DTypeError(f"operands differ in dtype: {first} and {other}")
         if other.shape != first.shape:
             raise ShapeError(f"operands differ in shape: {first} and {other}")
 

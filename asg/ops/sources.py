@@ -11,7 +11,7 @@ from asg.graph import ROLES, Attrs, Literal
 from asg.op import Array, Example, Op, Sample, Source, not_differentiable
 from asg.ops.rules import NUMBER, accept, check_axis, expect
 from asg.tensor import Tensor
-from asg.types import DType, TensorType, as_dtype, spec
+from asg.types import DType, TensorType, as_dtype, is_floating, spec
 
 
 def _input_rule(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
@@ -79,8 +79,8 @@ constant_ = Op(
 def constant(value: Any, dtype: object = None) -> Tensor:
     """Return `value` (a number, nested list or array) as a constant.
 
-    Floats become f32 and integers i32 (unsigned ones u32) unless `dtype` is told. A value
-    that does not fit is refused; rounding to f32 is not.
+    Numbers become f32 or i32 unless `dtype` is told, and so do arrays of 64 bits (unsigned ones
+    u32). A value that does not fit is refused; rounding is not.
 
     Raises:
         DTypeError: a value is out of range, or no number.
@@ -94,17 +94,13 @@ def constant(value: Any, dtype: object = None) -> Tensor:
 
 
 def _default_dtype(array: Array) -> DType:
-    match array.dtype.kind:
-        case "b":
-            return DType.BOOL
-        case "i":
-            return DType.I32
-        case "u":
-            return DType.U32
-        case "f":
-            return DType.F32
-        case _:
-            raise DTypeError(f"constant: {array.dtype} is not supported; use numbers or bools")
+    """Return an array's own dtype, or that of 32 bits in the place of one of 64."""
+    wide = {"float64": DType.F32, "int64": DType.I32, "uint64": DType.U32}
+    try:
+        return wide.get(array.dtype.name) or as_dtype(array.dtype)
+    except DTypeError:
+        text = f"constant: {array.dtype} is not supported; use numbers or bools"
+        raise DTypeError(text) from None
 
 
 def convert_array(array: Array, dtype: DType) -> Array:
@@ -115,6 +111,8 @@ def convert_array(array: Array, dtype: DType) -> Array:
     """
     if array.dtype == dtype.numpy:
         return array
+    if is_floating(array) and array.dtype.kind != "f":
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise DTypeError(f"constant: {array.dtype} is not supported; use numbers or bools")
     with np.errstate(all="ignore"):

@@ -319,8 +319,8 @@ def test_error_text_in_full() -> None:
     ("given_", "dtype"),
     [
         (1.5, "f32"), (3, "i32"), (True, "bool"), ([1, 2], "i32"), ([1.0, 2], "f32"),
-        (np.float64(2), "f32"), (np.zeros(2), "f32"), (np.zeros(2, np.float16), "f32"),
-        (np.zeros(2, np.int64), "i32"), (np.zeros(2, np.uint8), "u32"), ([], "f32"),
+        (np.float64(2), "f32"), (np.zeros(2), "f32"), (np.zeros(2, np.float16), "f16"),
+        (np.zeros(2, np.int64), "i32"), (np.zeros(2, np.uint8), "u8"), ([], "f32"),
     ],
 )  # fmt: skip
 def test_dtypes_of_constants(given_: Any, dtype: str) -> None:

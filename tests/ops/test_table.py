@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from asg.op import BadSample, Elementwise, Example, NoGradient, Op, Sample
 from asg.passes.autodiff import grad
 from asg.runtime.interpreter import run
 from asg.tensor import Tensor, as_tensor
-from asg.types import DType, as_dtype, parse_type
+from asg.types import DType, TensorType, as_dtype, parse_type
 from asg.verify import verify
 from support.samples import draw, name_sample, operands, results, sample_graph
 
@@ -95,14 +97,27 @@ def test_expressions_cover_the_samples(op: Op) -> None:
     if not isinstance(op.kind, Elementwise):
         return
     expressions = op.kind.wgsl
-    for sample in op.samples:
-        dtype = parse_type(sample.types[0]).dtype
-        assert isinstance(expressions, str) or dtype in expressions
-    texts = [expressions] if isinstance(expressions, str) else list(expressions.values())
+    if isinstance(expressions, dict):
+        for sample in op.samples:
+            assert parse_type(sample.types[0]).dtype in expressions
+        texts = list(expressions.values())
+    else:
+        texts = [op.kind.expression(*pair) for pair in _dtypes(op)]
     for text in texts:
-        for name in re.findall(r"asg_\w+(?:\{r\})?", text):
-            for dtype in DType if "{r}" in name else [DType.F32]:
-                assert (HELPERS / f"{name.format(r=dtype)}.wgsl.j2").exists()
+        for name in re.findall(r"asg_\w+", text):
+            assert (HELPERS / f"{name}.wgsl.j2").exists(), name
+
+
+def _dtypes(op: Op) -> list[tuple[DType, DType]]:
+    """The dtypes of operand and result of a conversion; of other ops one pair."""
+    if isinstance(op.kind, Elementwise) and isinstance(op.kind.wgsl, str):
+        return [(DType.F32, DType.F32)]
+    found = []
+    for source, target in itertools.product(DType, DType):
+        with suppress(AsgError):
+            op.shape((TensorType((), source),), {"dtype": target})
+            found.append((source, target))
+    return found
 
 
 def _is_smooth(op: Op, sample: Sample) -> bool:

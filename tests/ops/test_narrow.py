@@ -1,0 +1,258 @@
+"""Narrow element types: conversions to the bit, and every op's samples on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import asg
+from asg import ops
+from asg.graph import Graph, Literal
+from asg.op import Contraction, Op, Sample
+from asg.ops.bits import bitcast
+from asg.runtime.interpreter import run
+from asg.types import DType, as_dtype, bfloat16, is_floating, parse_type
+from support.samples import draw, name_sample, sample_graph
+
+Array = np.ndarray[Any, Any]
+
+FLOATS = [DType.F16, DType.BF16]
+NARROW = [dtype for dtype in DType if dtype.is_narrow]
+ODD = [0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 64, 127]
+# These take 32-bit words by definition.
+WORDS_ONLY = {"threefry2x32", "bit_field", "dequantize", "sort_rows", "merge_rows"}
+# Half the distance of neighbours, twice: both sides round, and may do so differently where the
+# f32 results on either side of a tie are a unit apart.
+RELATIVE = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7}
+
+
+def on_device(graph: Graph, inputs: dict[str, Array], schedule: str) -> dict[str, Array]:
+    with asg.compile(graph, target="wgpu", schedule=schedule) as executable:
+        return {name: np.asarray(array) for name, array in executable(inputs).items()}
+
+
+def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        if is_floating(array):
+            epsilon = RELATIVE.get(as_dtype(array.dtype), 1e-6)
+            wide = [x.astype(np.float64) for x in (found[name], array)]
+            np.testing.assert_allclose(*wide, rtol=epsilon, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found[name], array)
+
+
+def _in_narrow(
+    op: Op, sample: Sample, floats: DType, signed: DType, unsigned: DType
+) -> Sample | None:
+    """The sample with its types made narrow; None where they are not."""
+    swap = {DType.F32: floats, DType.I32: signed, DType.U32: unsigned}
+    types = [parse_type(text) for text in sample.types]
+    narrow = [replace(type_, dtype=swap.get(type_.dtype, type_.dtype)) for type_ in types]
+    attrs = dict(sample.attrs or {})
+    if types == narrow or isinstance(attrs.get("value"), Literal):
+        return None
+    if isinstance(attrs.get("dtype"), DType):
+        attrs["dtype"] = swap.get(attrs["dtype"], attrs["dtype"])
+        if op is bitcast:
+            attrs["dtype"] = DType.U16
+
+    def within(low: float, high: float) -> tuple[float, float]:
+        whole = [type_.dtype for type_ in narrow if type_.dtype.is_integer]
+        for dtype in whole:
+            limits = np.iinfo(dtype.numpy)
+            low, high = max(low, limits.min), min(high, limits.max)
+        return low, high
+
+    low, high = within(sample.low, sample.high)
+    return replace(sample, types=list(map(str, narrow)), attrs=attrs, low=low, high=high)
+
+
+def _cases() -> list[tuple[Op, Sample]]:
+    triples = [(DType.F16, DType.I8, DType.U16), (DType.BF16, DType.I16, DType.U8)]
+    return [
+        (op, narrow)
+        for op in ops.TABLE.values()
+        for sample in op.samples
+        for triple in triples
+        if op.name not in WORDS_ONLY and (narrow := _in_narrow(op, sample, *triple)) is not None
+    ]
+
+
+CASES = _cases()
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    ("op", "sample"), CASES, ids=[name_sample(op, sample) for op, sample in CASES]
+)
+def test_sample_on_a_device(op: Op, sample: Sample) -> None:
+    graph = sample_graph(op, sample)
+    arrays = {f"a{i}": array for i, array in enumerate(draw(op, sample))}
+    inputs = {
+        node.attrs["name"]: arrays[node.attrs["name"]].astype(node.type.dtype.numpy)
+        for node in graph.inputs
+    }
+    expected = run(graph, inputs)
+    for name, value in graph.outputs.items():
+        assert expected[name].dtype == value.type.dtype.numpy
+    assert_same(on_device(graph, inputs, "cpu"), expected)
+    if not isinstance(op.kind, Contraction):
+        return
+    assert_same(on_device(graph, inputs, "gpu"), expected)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_every_number_is_loaded_and_stored_exactly(dtype: DType) -> None:
+    for count in (1 << 16, (1 << 16) - 1):
+        bits = np.arange(count, dtype=np.uint16)
+        x = asg.input("x", (count,), dtype)
+        wide = bitcast(asg.cast(x, "f32"), dtype=DType.U32)
+        graph = asg.graph(outputs={"wide": wide, "turned": asg.flip(x)})
+        numbers = bits.view(dtype.numpy)
+        found = on_device(graph, {"x": numbers}, "cpu")
+        is_nan = np.isnan(numbers.astype(np.float32))
+        expected = numbers.astype(np.float32).view(np.uint32)
+        np.testing.assert_array_equal(found["wide"][~is_nan], expected[~is_nan])
+        assert np.isnan(found["wide"].view(np.float32)[is_nan]).all()
+        turned = found["turned"][::-1]
+        np.testing.assert_array_equal(turned.view(np.uint16)[~is_nan], bits[~is_nan])
+        assert np.isnan(turned[is_nan].astype(np.float32)).all()
+
+
+def _telling(dtype: DType) -> Array:
+    """Numbers on, between and beside all that `dtype` has, and random bits."""
+    own = np.arange(1 << 16, dtype=np.uint16).view(dtype.numpy).astype(np.float32)
+    half = 1 << (12 if dtype is DType.F16 else 15)
+    steps = [own.view(np.uint32) + np.uint32(step % 2**32) for step in (-1, 0, 1)]
+    steps += [own.view(np.uint32) + np.uint32(half + step) for step in (-1, 0, 1)]
+    small = (np.arange(4096) * 2.0**-26).astype(np.float32)
+    near = [small, -small, np.nextafter(small, np.float32(1)), np.nextafter(small, np.float32(-1))]
+    drawn = np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint64)
+    parts = [*steps, *(each.view(np.uint32) for each in near), drawn.astype(np.uint32)]
+    return np.concatenate(parts).view(np.float32)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rounding_is_to_nearest_even(dtype: DType) -> None:
+    numbers = _telling(dtype)
+    graph = asg.graph(outputs={"y": asg.cast(asg.input("x", numbers.shape), dtype)})
+    found = on_device(graph, {"x": numbers}, "cpu")["y"]
+    with np.errstate(all="ignore"):
+        expected = numbers.astype(dtype.numpy)
+    is_nan = np.isnan(numbers)
+    np.testing.assert_array_equal(found.view(np.uint16)[~is_nan], expected.view(np.uint16)[~is_nan])
+    assert np.isnan(found[is_nan].astype(np.float32)).all()
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("target", list(DType))
+@pytest.mark.parametrize("source", list(DType))
+def test_cast_between_all_types(source: DType, target: DType) -> None:
+    low, high = (-300.0, 300.0) if source.is_float else (0, 1)
+    if source.is_integer:
+        limits = np.iinfo(source.numpy)
+        low, high = max(limits.min, -70000), min(limits.max, 70000)
+    drawn = np.random.default_rng(0).uniform(low, high, 37)
+    numbers = (drawn if source.is_float else np.rint(drawn)).astype(source.numpy)
+    if source.is_float:
+        numbers[:4] = np.array([np.nan, np.inf, -np.inf, -0.0]).astype(source.numpy)
+    x = asg.input("x", (37,), source)
+    graph = asg.graph(outputs={"y": asg.cast(x, target)})
+    expected = run(graph, {"x": numbers})
+    assert_same(on_device(graph, {"x": numbers}, "cpu"), expected)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("schedule", ["cpu", "gpu"])
+@pytest.mark.parametrize("dtype", NARROW)
+def test_odd_sizes(dtype: DType, schedule: str) -> None:
+    outputs: dict[str, Any] = {}
+    inputs: dict[str, Array] = {}
+    for size in ODD:
+        x = asg.input(f"x{size}", (size,), dtype)
+        inputs[f"x{size}"] = _numbers((size,), dtype)
+        outputs[f"sum{size}"] = x + x
+        outputs[f"turned{size}"] = asg.flip(x)
+        outputs[f"rest{size}"] = x[1:]
+        outputs[f"each{size}"] = x[::2]
+        outputs[f"wide{size}"] = asg.cast(x, "f32")
+    graph = asg.graph(outputs=outputs)
+    assert_same(on_device(graph, inputs, schedule), run(graph, inputs))
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", NARROW)
+def test_odd_offsets(dtype: DType) -> None:
+    x = asg.input("x", (5, 7), dtype)
+    y = asg.input("y", (3, 7), dtype)
+    joined = asg.concatenate([x, y[:1], x[1:2]], axis=0)
+    graph = asg.graph(
+        outputs={
+            "joined": joined,
+            "part": joined[2:5],
+            "column": joined[:, 3:6],
+            "across": asg.concatenate([x[:, 1:4], x[:, :2]], axis=1),
+            "turned": x.T,
+            "padded": asg.pad(y, ((1, 0), (0, 2))),
+            "flat": asg.reshape(x[1:], (28,))[3:],
+            "packed": asg.ops.join.pack(x, y, offsets=(1, 38), total=63),
+            "aligned": asg.ops.join.pack(x[:4], y[:, :4], offsets=(4, 32), total=63),
+        }
+    )
+    inputs = {"x": _numbers((5, 7), dtype), "y": _numbers((3, 7), dtype)}
+    assert_same(on_device(graph, inputs, "cpu"), run(graph, inputs))
+
+
+def _numbers(shape: Sequence[int], dtype: DType) -> Array:
+    source = np.random.default_rng(len(shape))
+    if dtype.is_float:
+        return source.uniform(-3, 3, shape).astype(dtype.numpy)
+    return source.integers(0, 128, shape).astype(dtype.numpy)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("schedule", ["cpu", "gpu"])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 7), (16, 12, 8), (33, 64, 17), (64, 128, 96)])
+def test_layer(sizes: tuple[int, int, int], dtype: DType, schedule: str) -> None:
+    """A product with an epilogue, then rows: results of every kernel class are narrow."""
+    rows, inner, columns = sizes
+    x, w = asg.input("x", (rows, inner), dtype), asg.input("w", (inner, columns), dtype)
+    bias = asg.input("b", (columns,), dtype)
+    hidden = asg.relu(x @ w + bias)
+    graph = asg.graph(
+        outputs={
+            "hidden": hidden,
+            "soft": asg.softmax(hidden, axis=-1),
+            "total": asg.sum(hidden, axis=-1),
+            "columns": asg.sum(hidden, axis=0),
+            "best": asg.argmax(hidden, axis=-1),
+        }
+    )
+    inputs = {
+        "x": (_numbers((rows, inner), dtype).astype(np.float32) / inner).astype(dtype.numpy),
+        "w": _numbers((inner, columns), dtype),
+        "b": _numbers((columns,), dtype),
+    }
+    found, expected = on_device(graph, inputs, schedule), run(graph, inputs)
+    del found["best"], expected["best"]  # two elements may be as large but for rounding
+    for name, array in expected.items():
+        wide = [each.astype(np.float64) for each in (found[name], array)]
+        scale = 1 + np.abs(wide[1]).max(initial=0)
+        assert found[name].dtype == array.dtype
+        # Hidden numbers may round either way, and sums of them follow.
+        assert np.abs(wide[0] - wide[1]).max(initial=0) <= 2 * RELATIVE[dtype] * scale, name
+
+
+def test_bf16_is_a_numpy_type() -> None:
+    assert DType.BF16.numpy == bfloat16()
+    assert as_dtype(bfloat16()) is DType.BF16
+    assert asg.constant(np.ones(3, bfloat16())).dtype is DType.BF16
