@@ -185,7 +185,7 @@ class Importer:
         self._add_weights(proto, scope)
         return self._results(proto.node, [each.name for each in proto.output], scope)
 
-    def function(self, body: Any, call: Call) -> list[Operand]:
+    def function(self, body: Any, call: Call) -> list[Operand | None]:
         """Convert the body of a function in place of a call."""
         name = call.node.name or call.op
         opsets = {domain_of(each): each.version for each in body.opset_import}
@@ -197,7 +197,10 @@ class Importer:
             else:
                 scope.values[parameter] = _ABSENT
         nodes = [bind_attributes(node, call.node, body) for node in body.node]
-        return self._results(nodes, list(body.output), scope)
+        # A body that ONNX makes for a call leaves out what makes results that nobody wants.
+        names = [name for i, name in enumerate(body.output) if call.wants(i)]
+        found = iter(self._results(nodes, names, scope))
+        return [next(found) if call.wants(i) else None for i in range(len(body.output))]
 
     def _results(self, nodes: Iterable[Any], names: Sequence[str], scope: Scope) -> list[Operand]:
         before = len(self.problems)

@@ -6,7 +6,35 @@ or arrays where they are known already. `TABLE` lists them all; a new module goe
 
 from __future__ import annotations
 
-from asg.onnx.operators import control, elementwise, linear, movement, sources
+from asg.onnx.operators import (
+    attention,
+    control,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    normalizing,
+    quantized,
+    recurrent,
+    reductions,
+    sources,
+    windows,
+)
 from asg.onnx.registry import gather
 
-TABLE = gather((control, elementwise, linear, movement, sources))
+TABLE = gather(
+    (
+        attention,
+        control,
+        elementwise,
+        indexing,
+        linear,
+        movement,
+        normalizing,
+        quantized,
+        recurrent,
+        reductions,
+        sources,
+        windows,
+    )
+)
