@@ -33,6 +33,7 @@ from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
+from asg.passes.split_scans import SplitScans
 from asg.passes.split_sorts import REGISTER_RUN, STAGED_RUN, SplitSorts
 from asg.plan_view import PlanView
 from asg.program_cache import remembered
@@ -51,6 +52,7 @@ PIPELINE: tuple[Pass, ...] = (
     SplitProducts(),
     SplitReductions(),
     SplitSorts(),
+    SplitScans(),
     SplitJoins(),
     CopyOperands(),
 )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from asg import ordering
+from asg import ordering, running
 from asg.errors import DTypeError
 from asg.op import Op
 from asg.ops import arithmetic, bits, elementwise, hyperbolic, logic, normalizing, reduction
@@ -21,6 +21,7 @@ from asg.ops.linear import matmul
 from asg.ops.sources import constant
 from asg.ordering import *  # noqa: F403
 from asg.random import fold_in, key, random_bernoulli, random_bits, random_uniform
+from asg.running import *  # noqa: F403
 from asg.shaping import (
     arange,
     broadcast_to,
@@ -79,6 +80,7 @@ __all__ = [
     "var", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 __all__ += ordering.__all__
+__all__ += running.__all__
 
 Axis = int | Sequence[int] | None
 
@@ -423,7 +425,7 @@ def _name(function: Any) -> str:
 
 
 bind_operators(
-    {_name(function): function for function in (*_METHODS, *ordering.METHODS)}
+    {_name(function): function for function in (*_METHODS, *ordering.METHODS, *running.METHODS)}
     | {
         "astype": cast,
         "expand_dims": expand_dims,

@@ -185,11 +185,12 @@ class Written:
 class Procedure:
     """One kernel with loops of its own, that nothing joins; `form` says which writer it has.
 
-    `is_sum`: result elements are sums of operands' elements, and round like them. `written` is the
-    text of form `written`.
+    `combine`: how it joins elements, if it does. `is_sum`: result elements are sums of operands'
+    elements, and round like them. `written` is the text of form `written`.
     """
 
     form: Form
+    combine: Combine | None = None
     is_sum: bool = False
     written: Written | None = None
 

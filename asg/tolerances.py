@@ -160,8 +160,12 @@ def rounding(op: Op) -> Rounding:
             return ROUNDING["exact"]
         case Procedure(written=Written(ulp=ulp), is_sum=False):
             return Rounding(2.0 * ulp, 0, 8, "as its definition says")
-        case Procedure(is_sum=is_sum):
-            return ROUNDING["sum" if is_sum else "exact"]
+        case Procedure(combine=Combine.SUM) | Procedure(is_sum=True):
+            return ROUNDING["sum"]
+        case Procedure(combine=Combine.PROD):
+            return ROUNDING["product"]
+        case Procedure():
+            return ROUNDING["exact"]
         case Elementwise():
             if kind.ulp is not None:
                 return Rounding(2.0 * kind.ulp, 0, 8, "as its definition says")
@@ -203,6 +207,10 @@ def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, 
             squares = node.op.numpy(_square(x), index, _square(updates), **node.attrs)
             zeros, ones = np.zeros(x.shape), np.ones(updates.shape)
             return np.sqrt(squares), 1 + node.op.numpy(zeros, index, ones, **node.attrs)
+        case Procedure(combine=Combine.SUM):
+            squares = node.op.numpy(*map(_floats_squared, operands), **node.attrs)
+            each_one = (np.ones(x.shape) if x.dtype.kind == "f" else x for x in operands)
+            return np.sqrt(squares), np.maximum(node.op.numpy(*each_one, **node.attrs), 1)
         case Composite(is_sum=True) | Procedure(form="written", is_sum=True):
             squares = node.op.numpy(*map(_square, operands), **node.attrs)
             each_one = (np.ones(operand.shape) for operand in operands)
@@ -213,3 +221,8 @@ def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, 
 
 def _square(array: Array) -> Array:
     return array * array
+
+
+def _floats_squared(array: Array) -> Array:
+    """Leave positions among operands as they are."""
+    return _square(array) if array.dtype.kind == "f" else array

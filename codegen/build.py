@@ -13,6 +13,7 @@ from asg.codegen.contract_kernel import contract_variants
 from asg.codegen.map_kernel import map_variants
 from asg.codegen.report import entry_report, total_report
 from asg.codegen.row_kernel import row_variants
+from asg.codegen.scan_kernel import scan_variants
 from asg.codegen.scatter_kernel import scatter_variants
 from asg.codegen.signature import signature
 from asg.codegen.sort_kernel import merge_variants, sort_variants
@@ -31,6 +32,8 @@ _WRITERS = {
     "attention": attention_variants,
     "scatter": scatter_variants,
     "sort": sort_variants,
+    "scan": scan_variants,
+    "recur": scan_variants,
     "merge": merge_variants,
     "written": written_variants,
 }

@@ -96,7 +96,7 @@ def wgsl_kernel(
     return Op(
         name=name,
         doc=doc or inspect.getdoc(numpy) or "A kernel written by hand.",
-        kind=Procedure("written", is_sum, Written(text.write, text.grid, ulp)),
+        kind=Procedure("written", is_sum=is_sum, written=Written(text.write, text.grid, ulp)),
         shape=text.types,
         numpy=guard_numpy(name, text.types, numpy),
         grad=gradient if isinstance(gradient, NoGradient) else guard_gradient(name, gradient),

@@ -15,6 +15,7 @@ from asg.ops import (
     bits,
     convert,
     convolution,
+    cumulative,
     elementwise,
     hyperbolic,
     indexing,
@@ -39,7 +40,7 @@ _FAMILIES: tuple[ModuleType, ...] = (
     linear, indexing, overwriting, normalizing, losses, attention, windows, convolution, pooling,
     quantized,
 )  # fmt: skip
-_FAMILIES += (sorting,)
+_FAMILIES += (sorting, cumulative)
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}
 

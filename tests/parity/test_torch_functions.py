@@ -18,6 +18,11 @@ SAME: dict[str, Callable[..., Any]] = {
     "sort_descending": lambda x: asg.sort(x, 0, descending=True),
     "sort_ties": lambda x: asg.sort(x, 1),
     "sort_special": lambda x: asg.sort(x, 1, descending=True),
+    "cumsum": lambda x: asg.cumsum(x, 1),
+    "cumprod": lambda x: asg.cumprod(x, 1),
+    "cummax": lambda x: asg.cummax(x, 1),
+    "cummin": lambda x: asg.cummin(x, 0),
+    "cummax_special": lambda x: asg.cummax(x, 1),
     "topk": lambda x: asg.topk(x, 5, 1),
     "topk_smallest": lambda x: asg.topk(x, 3, 1, largest=False),
 }

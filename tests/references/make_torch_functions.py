@@ -49,6 +49,11 @@ CASES: dict[str, tuple[Callable[..., Sequence[Tensor]], Arrays]] = {
         lambda x: torch.sort(x, dim=1, descending=True, stable=True),
         {"x": special(2, 29)},
     ),
+    "cumsum": (lambda x: torch.cumsum(x, 1), {"x": normal(2, 41, 3)}),
+    "cumprod": (lambda x: torch.cumprod(x, 1), {"x": ties(3, 7)}),
+    "cummax": (lambda x: torch.cummax(x, 1), {"x": ties(3, 31)}),
+    "cummin": (lambda x: torch.cummin(x, 0), {"x": normal(19, 2)}),
+    "cummax_special": (lambda x: torch.cummax(x, 1), {"x": special(2, 17)[:, ::-1].copy()}),
     "topk": (lambda x: torch.topk(x, 5, 1), {"x": normal(3, 40)}),
     "topk_smallest": (lambda x: torch.topk(x, 3, 1, largest=False), {"x": normal(2, 19, 3)}),
 }
