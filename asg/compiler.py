@@ -22,12 +22,12 @@ from asg.graph import Graph
 from asg.open_graph import OpenGraph, closed
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
-from asg.passes.contract_costs import SHUFFLE
 from asg.passes.copy_operands import CopyOperands
 from asg.passes.expand import ExpandComposites
 from asg.passes.fit_memory import FitMemory
 from asg.passes.fuse import Fuse
 from asg.passes.kernels import FusionPlan
+from asg.passes.mixed_precision import MixedPrecision, narrow_parameters
 from asg.passes.order import OrderKernels
 from asg.passes.pack_joins import PackJoins
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
@@ -37,6 +37,7 @@ from asg.passes.split_reductions import SplitReductions
 from asg.passes.split_scans import SplitScans
 from asg.passes.split_sorts import REGISTER_RUN, STAGED_RUN, SplitSorts
 from asg.plan_view import PlanView
+from asg.precision import Policy, Precision, as_policy
 from asg.program_cache import remembered
 from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
 from asg.runtime.devices import shared_device
@@ -72,6 +73,7 @@ def compile(
     memory_limit: int | None = ...,
     tune: bool | float = ...,
     kept: int = ...,
+    precision: Precision = ...,
 ) -> Executable | NumpyExecutable: ...
 @overload
 def compile(
@@ -86,6 +88,7 @@ def compile(
     memory_limit: int | None = ...,
     tune: bool | float = ...,
     kept: int = ...,
+    precision: Precision = ...,
 ) -> Any: ...
 def compile(
     graph: Any,
@@ -99,6 +102,7 @@ def compile(
     memory_limit: int | None = None,
     tune: bool | float = False,
     kept: int = KEPT,
+    precision: Precision = None,
 ) -> Executable | NumpyExecutable | Specialiser:
     """Compile a graph, or several that share parameters and state, and load the result.
 
@@ -120,6 +124,8 @@ def compile(
         tune: whether schedules are tried on the device, for a minute at most or for so many
             seconds; `asg.tuning` says how. Without it the same graph gives the same kernels.
         kept: of open graphs, for how many sizes executables are kept.
+        precision: `mixed_f16`, `mixed_bf16` or a `Policy`: what kernels pass to each other, and
+            matrices that nothing updates, are stored in 16 bits (docs/precision.md).
 
     Raises:
         GraphError: entries disagree about a parameter, or `dims` names what is not open.
@@ -130,8 +136,12 @@ def compile(
     if target not in ("wgpu", "numpy"):
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
 
+    policy = as_policy(precision)
+
     def make(graphs: Mapping[str, Graph] | Graph, lender: Made | None) -> Made:
-        return _load(graphs, lender, target, device, schedule, passes, cache, memory_limit, tune)
+        return _load(
+            graphs, lender, target, device, schedule, passes, cache, memory_limit, tune, policy
+        )
 
     named = {"main": graph} if isinstance(graph, (Graph, OpenGraph)) else graph
     if isinstance(named, Mapping) and any(isinstance(each, OpenGraph) for each in named.values()):
@@ -164,11 +174,17 @@ def _load(
     cache: bool,
     memory_limit: int | None,
     tune: bool | float,
+    policy: Policy | None,
 ) -> Executable | NumpyExecutable:
     """Compile graphs of known sizes; `lender` is an executable with parameters to share."""
     entries = as_entries(graph)
+    # Passes of the user's own may do anything; what ours do is in their source.
+    is_known = all(each in PIPELINE for each in passes)
+    if policy is not None:
+        entries, passes = narrow_parameters(entries, policy), with_precision(passes, policy)
     if target == "numpy":
-        return NumpyExecutable(entries)
+        rounded = () if policy is None else for_target(passes, Target())
+        return NumpyExecutable({key: prepare(each, (), rounded) for key, each in entries.items()})
     opened = shared_device(device)
     kernel_target = target_for(opened.adapter_class, schedule)
     found: dict[str, object] = {}
@@ -176,8 +192,6 @@ def _load(
         kernel_target, found["tuning"] = _tuned(entries, opened, kernel_target, passes, tune)
     options = {"target": kernel_target, "passes": passes, "memory_limit": memory_limit}
     make = partial(lower, entries, target=kernel_target, passes=passes, memory_limit=memory_limit)
-    # Passes of the user's own may do anything; what ours do is in their source.
-    is_known = all(each in PIPELINE for each in passes)
     artefact = remembered(entries, options, make) if cache and is_known else make()
     artefact = replace(artefact, report={**artefact.report, **found})
     check_sizes(artefact, opened.adapter.limits)
@@ -311,17 +325,23 @@ def prepare(
     return run_pipeline(graph, passes, observers)
 
 
+def with_precision(passes: tuple[Pass, ...], policy: Policy) -> tuple[Pass, ...]:
+    """Return a pipeline that stores values as a policy says: it decides when all is spelt out, and
+    before products are cut into parts, whose sums stay f32."""
+    later = (PackJoins, SplitProducts, SplitReductions, SplitJoins)
+    place = next((i for i, each in enumerate(passes) if isinstance(each, later)), len(passes))
+    return (*passes[:place], MixedPrecision(policy), *passes[place:])
+
+
 def for_target(passes: tuple[Pass, ...], target: Target) -> tuple[Pass, ...]:
     """Return the pipeline with what it leaves open decided for a target."""
-    return tuple(_decided(step, target) for step in passes)
+    return tuple(_decided(step, is_gpu=target.family == "gpu") for step in passes)
 
 
-def _decided(step: Pass, target: Target) -> Pass:
-    is_gpu = target.family == "gpu"
+def _decided(step: Pass, *, is_gpu: bool) -> Pass:
     match step:
         case ExpandComposites(fuse_attention=None):
-            has_shuffle = target.subgroup_size == SHUFFLE.subgroup
-            return replace(step, fuse_attention=is_gpu or ("by cost" if has_shuffle else False))
+            return replace(step, fuse_attention=is_gpu)
         case SplitSorts(longest=None):
             return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
         case _:

@@ -30,6 +30,7 @@ from asg.errors import AsgError, InputError, NonFiniteError
 from asg.nn.module import Module
 from asg.optim.optimizer import Optimizer
 from asg.optim.scaling import LossScaling
+from asg.precision import Precision, as_policy
 from asg.tracing import as_spec
 from asg.training import LossFunction, trace_loss, training_step
 
@@ -57,6 +58,7 @@ class Trainer:
         checkpoints: a folder for checkpoints, written every `every` steps and at the end; the
             newest `keep` stay.
         loss_scaling: as in `asg.training_step`; the scale is part of checkpoints.
+        precision: as in `asg.compile`, but all parameters stay f32.
     """
 
     def __init__(
@@ -72,10 +74,14 @@ class Trainer:
         keep: int = 2,
         seed: int | None = None,
         loss_scaling: LossScaling | bool | None = None,
+        precision: Precision = None,
     ) -> None:
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.target, self.device, self.seed = target, device, seed
         self.loss_scaling = loss_scaling
+        policy = as_policy(precision)
+        # The model gets its weights back, also those that were not trained: they stay f32.
+        self.policy = policy and replace(policy, parameters=False)
         self.checkpoints = None if checkpoints is None else Path(checkpoints)
         self.every, self.keep = every, keep
         self.position = Position()
@@ -208,7 +214,9 @@ class Trainer:
             **_specs(batch),
         )
         graphs = {"train": step, "evaluate": self._evaluation(batch)}
-        self.exe = compile_graphs(graphs, target=self.target, device=self.device)
+        self.exe = compile_graphs(
+            graphs, target=self.target, device=self.device, precision=self.policy
+        )
 
     def _evaluation(self, batch: Batch) -> Any:
         return trace_loss(self.model, self.loss_fn, _specs(batch), training=False)
@@ -223,7 +231,10 @@ class Trainer:
             return self.exe.evaluate
         if shapes not in self._evaluators:
             self._evaluators[shapes] = compile_graphs(
-                self._evaluation(batch), target=self.target, device=self.device
+                self._evaluation(batch),
+                target=self.target,
+                device=self.device,
+                precision=self.policy,
             )
         other = self._evaluators[shapes]
         other.load_state_dict(self.exe.state_dict(), strict=False)

@@ -219,12 +219,12 @@ def _replaces_its_load(graph: Graph, node: Node, loads: set[Value]) -> bool:
             continue
         if value.type.dtype.is_narrow and node.type.nbytes > value.type.nbytes:
             continue
-        if _readers(graph, value) == {node}:
+        if readers_of(graph, value) == {node}:
             return True
     return False
 
 
-def _readers(graph: Graph, value: Value) -> set[Node]:
+def readers_of(graph: Graph, value: Value) -> set[Node]:
     """Return the nodes that read a value, directly or through views."""
     found: set[Node] = set()
     pending = list(graph.users.get(value, ()))
