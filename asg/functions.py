@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from asg import ordering, running
+from asg import arranging, ordering, placing, resampling, running
+from asg.arranging import *  # noqa: F403
 from asg.errors import DTypeError
 from asg.op import Op
 from asg.ops import arithmetic, bits, elementwise, hyperbolic, logic, normalizing, reduction
@@ -20,7 +21,9 @@ from asg.ops.convert import cast, stop_gradient
 from asg.ops.linear import matmul
 from asg.ops.sources import constant
 from asg.ordering import *  # noqa: F403
+from asg.placing import *  # noqa: F403
 from asg.random import fold_in, key, random_bernoulli, random_bits, random_uniform
+from asg.resampling import *  # noqa: F403
 from asg.running import *  # noqa: F403
 from asg.shaping import (
     arange,
@@ -40,7 +43,6 @@ from asg.shaping import (
     one_hot,
     ones,
     ones_like,
-    pad,
     permute,
     reshape,
     scatter_add,
@@ -71,7 +73,7 @@ __all__ = [
     "isfinite", "isinf", "isnan", "key", "less", "less_equal", "log", "log1p", "log_softmax",
     "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "max",
     "maximum", "mean", "min", "minimum", "mul", "neg", "not_equal", "one_hot", "ones",
-    "ones_like", "pad", "permute", "pow", "prod", "random_bernoulli", "random_bits",
+    "ones_like", "permute", "pow", "prod", "random_bernoulli", "random_bits",
     "random_uniform", "reciprocal", "relu", "remainder", "reshape", "round", "rsqrt",
     "scatter_add", "shift_left", "shift_right", "sigmoid", "sign", "silu", "sin", "sinh",
     "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
@@ -81,6 +83,9 @@ __all__ = [
 ]  # fmt: skip
 __all__ += ordering.__all__
 __all__ += running.__all__
+__all__ += placing.__all__
+__all__ += arranging.__all__
+__all__ += resampling.__all__
 
 Axis = int | Sequence[int] | None
 
@@ -410,7 +415,8 @@ def softplus(x: Any) -> Tensor:
     return result
 
 
-_METHODS = (
+_METHODS: tuple[Any, ...] = (
+    *arranging.METHODS, *ordering.METHODS, *running.METHODS,
     abs, acos, acosh, all, any, argmax, argmin, asin, asinh, atan, atanh, broadcast_to, cast,
     ceil, clip, cos, cosh, erf, exp, expm1, flatten, flip, floor, gelu, isfinite, isinf, isnan,
     log, log1p, log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, permute, pow,
@@ -425,7 +431,7 @@ def _name(function: Any) -> str:
 
 
 bind_operators(
-    {_name(function): function for function in (*_METHODS, *ordering.METHODS, *running.METHODS)}
+    {_name(function): function for function in _METHODS}
     | {
         "astype": cast,
         "expand_dims": expand_dims,

@@ -15,6 +15,7 @@ from asg.codegen.report import entry_report, total_report
 from asg.codegen.row_kernel import row_variants
 from asg.codegen.scan_kernel import scan_variants
 from asg.codegen.scatter_kernel import scatter_variants
+from asg.codegen.search_kernel import search_variants, segments_variants
 from asg.codegen.signature import signature
 from asg.codegen.sort_kernel import merge_variants, sort_variants
 from asg.codegen.written_kernel import written_variants
@@ -31,6 +32,8 @@ _WRITERS = {
     "contract": contract_variants,
     "attention": attention_variants,
     "scatter": scatter_variants,
+    "search": search_variants,
+    "segments": segments_variants,
     "sort": sort_variants,
     "scan": scan_variants,
     "recur": scan_variants,

@@ -26,6 +26,7 @@ from asg.ops import (
     movement,
     normalizing,
     overwriting,
+    placing,
     pooling,
     quantized,
     reduction,
@@ -40,7 +41,7 @@ _FAMILIES: tuple[ModuleType, ...] = (
     linear, indexing, overwriting, normalizing, losses, attention, windows, convolution, pooling,
     quantized,
 )  # fmt: skip
-_FAMILIES += (sorting, cumulative)
+_FAMILIES += (sorting, cumulative, placing)
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}
 

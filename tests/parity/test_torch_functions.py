@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import asg
-from support.targets import evaluate, on_targets, reference
+from support.targets import evaluate, reference
 
 CASES = reference("functions")
 
@@ -23,6 +24,44 @@ SAME: dict[str, Callable[..., Any]] = {
     "cummax": lambda x: asg.cummax(x, 1),
     "cummin": lambda x: asg.cummin(x, 0),
     "cummax_special": lambda x: asg.cummax(x, 1),
+    "gather": lambda x, index: asg.gather_elements(x, index, 1),
+    "scatter_add": lambda x, index, updates: asg.scatter(x, index, updates, 0, "add"),
+    "scatter_prod": lambda x, index, updates: asg.scatter(x, index, updates, 0, "mul"),
+    "scatter_max": lambda x, index, updates: asg.scatter(x, index, updates, 1, "max"),
+    "searchsorted": lambda keys, x: asg.searchsorted(keys, x, right=True),
+    "pad_reflect": lambda x: asg.pad(x, ((0, 0), (0, 0), (1, 4), (3, 2)), mode="reflect"),
+    "pad_edge": lambda x: asg.pad(x, ((0, 0), (0, 0), (3, 2)), mode="edge"),
+    "pad_wrap": lambda x: asg.pad(x, ((0, 0), (0, 0), (3, -1)), mode="wrap"),
+    "pixel_shuffle": lambda x: asg.depth_to_space(x, 2, "CRD"),
+    "fold": lambda x: asg.col2im(x, (5, 6), (3, 2), (1, 2), ((1, 1), (0, 0)), (2, 1)),
+    "roll": lambda x: asg.roll(x, (2, -4), (0, 1)),
+    "diagonal": lambda x: asg.diagonal(x, 0, 2),
+    "einsum_attention": lambda x, y: asg.einsum("b...id,b...jd->b...ij", x, y),
+    "einsum_chain": lambda x, y, z: asg.einsum("iij,jk,k->i", x, y, z),
+    "einsum_trace": lambda x: asg.einsum("...ii->...", x),
+    "einsum_outer": lambda x, y: asg.einsum("i,j", x, y),
+    "affine_grid": lambda x: asg.affine_grid(x, (2, 1, 3, 5)),
+    "affine_grid_corners": lambda x: asg.affine_grid(x, (2, 1, 3, 4, 2), align_corners=True),
+    **{
+        f"grid_sample_{mode}_{padding}_{int(align)}": partial(
+            asg.grid_sample, mode=mode, padding_mode=padding, align_corners=align
+        )
+        for mode in ("bilinear", "nearest", "bicubic")
+        for padding in ("zeros", "border", "reflection")
+        for align in (False, True)
+    },
+    "grid_sample_volume": asg.grid_sample,
+    "interpolate_linear": lambda x: asg.resize(x, (2, 3, 7, 3), mode="linear"),
+    "interpolate_corners": lambda x: asg.resize(
+        x, (1, 2, 7, 9), mode="linear", coordinates="align_corners"
+    ),
+    "interpolate_cubic": lambda x: asg.resize(x, (1, 2, 7, 9), mode="cubic"),
+    "interpolate_antialias": lambda x: asg.resize(
+        x, (1, 2, 3, 4), mode="linear", antialias=True, exclude_outside=True
+    ),
+    "interpolate_nearest": lambda x: asg.resize(
+        x, (2, 3, 7), coordinates="asymmetric", nearest="floor"
+    ),
     "topk": lambda x: asg.topk(x, 5, 1),
     "topk_smallest": lambda x: asg.topk(x, 3, 1, largest=False),
 }
@@ -32,9 +71,23 @@ def test_every_case_is_there() -> None:
     assert set(SAME) == set(CASES)
 
 
+# Drivers take ten seconds for the kernels of a bicubic grid; one of them stands for all.
+QUICK = [name for name in SAME if "bicubic" not in name and name != "grid_sample_volume"]
+QUICK.append("grid_sample_bicubic_border_0")
+
+
 @pytest.mark.parametrize("name", SAME)
-@on_targets
-def test_function(name: str, target: str) -> None:
+def test_function(name: str) -> None:
+    check(name, "numpy")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", QUICK)
+def test_function_on_a_device(name: str) -> None:
+    check(name, "wgpu")
+
+
+def check(name: str, target: str) -> None:
     case = CASES[name]
     names = [key for key in case if key.split(".")[0] not in ("y0", "y1", "w0", "w1")]
     names = [key for key in names if not key.endswith(".grad")]
