@@ -22,6 +22,7 @@ from asg.graph import Graph
 from asg.open_graph import OpenGraph, closed
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
+from asg.passes.contract_costs import SHUFFLE
 from asg.passes.copy_operands import CopyOperands
 from asg.passes.expand import ExpandComposites
 from asg.passes.fit_memory import FitMemory
@@ -335,13 +336,15 @@ def with_precision(passes: tuple[Pass, ...], policy: Policy) -> tuple[Pass, ...]
 
 def for_target(passes: tuple[Pass, ...], target: Target) -> tuple[Pass, ...]:
     """Return the pipeline with what it leaves open decided for a target."""
-    return tuple(_decided(step, is_gpu=target.family == "gpu") for step in passes)
+    return tuple(_decided(step, target) for step in passes)
 
 
-def _decided(step: Pass, *, is_gpu: bool) -> Pass:
+def _decided(step: Pass, target: Target) -> Pass:
+    is_gpu = target.family == "gpu"
     match step:
         case ExpandComposites(fuse_attention=None):
-            return replace(step, fuse_attention=is_gpu)
+            has_shuffle = target.subgroup_size == SHUFFLE.subgroup
+            return replace(step, fuse_attention=is_gpu or ("by cost" if has_shuffle else False))
         case SplitSorts(longest=None):
             return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
         case _:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Literal
 
 from asg.graph import Graph, Node, Value, rewrite
 from asg.op import Attention, Composite
+from asg.passes.attention_costs import worth_a_kernel
 from asg.passes.inline import under_views
 from asg.tensor import Tensor
 
@@ -17,26 +19,29 @@ MAX_BINDINGS = 8
 class ExpandComposites:
     """Replace every composite op by its expansion. Comes after differentiation.
 
-    With `fuse_attention`, attention is left whole where one kernel can compute it. None leaves
-    that to the target, for which `asg.compiler.for_target` decides; it means no until then.
-    Afterwards no node's kind is `Composite`.
+    With `fuse_attention`, attention is left whole where one kernel can compute it; with "by cost",
+    where that is faster on a processor, too. None leaves that to the target, for which
+    `asg.compiler.for_target` decides; it means no until then. Afterwards no node's kind is
+    `Composite`.
     """
 
-    fuse_attention: bool | None = None
+    fuse_attention: bool | Literal["by cost"] | None = None
 
     def __call__(self, graph: Graph) -> Graph:
-        while chosen := {node for node in graph.nodes if self._is_spelt_out(graph, node)}:
+        while chosen := self._spelt_out(graph):
             graph = expand_all(graph, chosen)
         return graph
 
-    def _is_spelt_out(self, graph: Graph, node: Node) -> bool:
-        match node.op.kind:
-            case Composite():
-                return True
-            case Attention():
-                return not (self.fuse_attention and is_one_kernel(graph, node))
-            case _:
-                return False
+    def _spelt_out(self, graph: Graph) -> set[Node]:
+        """Return the nodes to spell out next."""
+        composites = {node for node in graph.nodes if isinstance(node.op.kind, Composite)}
+        attention = {node for node in graph.nodes if isinstance(node.op.kind, Attention)}
+        kept: set[Node] = set()
+        if self.fuse_attention:
+            kept = {node for node in attention if is_one_kernel(graph, node)}
+        if self.fuse_attention == "by cost":
+            kept = worth_a_kernel(attention, kept)
+        return composites | (attention - kept)
 
 
 def expand_all(graph: Graph, chosen: Set[Node]) -> Graph:

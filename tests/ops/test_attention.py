@@ -10,6 +10,7 @@ import pytest
 
 import asg
 from asg import compiler, nn
+from asg.codegen.context import Target
 from asg.nn import functional as F
 from asg.ops.attention import attention
 from asg.runtime.interpreter import run
@@ -256,6 +257,38 @@ def test_the_target_decides_unless_told() -> None:
         assert exe.report()["dispatches"] == {"attention": 1}
     with asg.compile(graph, schedule="gpu", passes=spelt_out) as exe:
         assert "attention" not in exe.report()["dispatches"]
+
+
+@pytest.mark.parametrize(
+    ("s", "causal", "forward", "gradients"),
+    [
+        (256, True, 1, 3),  # half of the blocks are hidden
+        (64, True, 1, 0),  # a quarter: too few for the gradients
+        (256, False, 0, 0),  # none
+        (16, True, 0, 0),
+    ],
+)
+def test_a_processor_takes_the_kernel_where_it_is_faster(
+    s: int, causal: bool, forward: int, gradients: int
+) -> None:
+    tensors, _ = operands((2,), s, s, 8, 8)
+    out = attention(*tensors, causal=causal, scale=1.0)[0]
+    plain = asg.graph(outputs={"out": out})
+    both = asg.grad(asg.graph(outputs={"loss": asg.sum(out * out)}), wrt=["q", "k", "v"])
+    for graph, count in ((plain, forward), (both, gradients)):
+        for size, wanted in ((8, count), (0, 0)):
+            report = compiler.lower({"main": graph}, target=Target("cpu", size)).report
+            assert report["dispatches"].get("attention", 0) == wanted
+
+
+def test_a_processor_takes_the_kernel_for_a_span() -> None:
+    """Only the kernel can leave out what the span hides."""
+    tensors, _ = operands((2,), 1, 64, 8, 8)
+    span = asg.input("span", (2,), "i32")
+    graph = asg.graph(outputs={"out": attention(*tensors, span, causal=False, scale=1.0)[0]})
+    assert compiler.lower({"main": graph}, target=Target("cpu", 8)).report["dispatches"] == {
+        "attention": 1
+    }
 
 
 @pytest.mark.device
