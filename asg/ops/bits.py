@@ -208,7 +208,7 @@ bit_field = Op(
     promotes=True,
 )  # fmt: skip
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def _threefry_rule(types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -225,7 +225,7 @@ def _threefry_numpy(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, 
     with np.errstate(over="ignore"):
         x0, x1 = x0 + keys[0], x1 + keys[1]
         for group in range(5):
-            for rotation in _ROTATIONS[group % 2]:
+            for rotation in ROTATIONS[group % 2]:
                 x0 = x0 + x1
                 x1 = x1 << np.uint32(rotation) | x1 >> np.uint32(32 - rotation)
                 x1 = x0 ^ x1
