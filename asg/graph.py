@@ -30,16 +30,23 @@ _serial = itertools.count()
 
 
 class Literal:
-    """The contents of a constant: an array that can be compared and hashed by content."""
+    """The contents of a constant: an array that can be compared and hashed by content.
 
-    __slots__ = ("array", "digest")
+    `content` is the hash of all of it, `digest` the part of that which texts show.
+    """
+
+    __slots__ = ("array", "content", "digest")
 
     def __init__(self, array: np.ndarray) -> None:
         contiguous = np.ascontiguousarray(array).reshape(np.shape(array))
         contiguous.setflags(write=False)
         self.array = contiguous
-        head = f"{contiguous.dtype.str}{contiguous.shape}".encode()
-        self.digest = hashlib.sha256(head + contiguous.tobytes()).hexdigest()[:16]
+        found = hashlib.sha256(f"{contiguous.dtype.str}{contiguous.shape}".encode())
+        found.update(
+            contiguous.reshape(-1).view(np.uint8).data
+        )  # as it lies in memory: may be large
+        self.content = found.hexdigest()
+        self.digest = self.content[:16]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Literal) and self.digest == other.digest

@@ -44,7 +44,7 @@ def remembered(
 
     Dumps are written by passes, so `ASG_DUMP` means that everything is compiled.
     """
-    if CACHE.folder is None or os.environ.get("ASG_DUMP"):
+    if CACHE.folder is None or os.environ.get("ASG_DUMP") or _literal_bytes(entries) > CACHE.limit:
         return lower()
     started = time.perf_counter()
     key = program_key(entries, options)
@@ -57,8 +57,20 @@ def remembered(
     if key is not None:
         begin = _initial_values(entries)
         constants = {name: array for name, array in artefact.values.items() if name not in begin}
-        CACHE.put(key, pack_bundle(artefact, constants))
+        if sum(array.nbytes for array in constants.values()) <= CACHE.limit:
+            CACHE.put(key, pack_bundle(artefact, constants))
     return artefact
+
+
+def _literal_bytes(entries: Mapping[str, Graph]) -> int:
+    """Return the size of the constants of graphs, which a stored program would hold."""
+    return sum(
+        value.array.nbytes
+        for graph in entries.values()
+        for node in graph.nodes
+        for value in node.attrs.values()
+        if isinstance(value, Literal)
+    )
 
 
 def program_key(entries: Mapping[str, Graph], options: Mapping[str, object]) -> str | None:
@@ -101,7 +113,7 @@ def _describe(graph: Graph) -> list[str]:
         lines.append(f"{_origin(node)}\n")
         for value in node.attrs.values():
             if isinstance(value, Literal):
-                lines.append(hashlib.sha256(value.array.tobytes()).hexdigest())
+                lines.append(value.content)
     return [format_graph(graph), "".join(lines)]
 
 

@@ -251,12 +251,18 @@ def _pad_with_same(node: Node) -> Captures | None:
     return (node.attrs["fill"], node.type) if is_empty or is_same else None
 
 
+_PART = 1 << 16  # elements compared at a time
+
+
 def _uniform_constant(node: Node) -> Captures | None:
     array = node.attrs["value"].array
     if array.size < 2:
         return None
     words = array.reshape(-1).view(np.uint8).reshape(array.size, -1)
-    return (array.reshape(-1)[0], node.type) if (words == words[0]).all() else None
+    for start in range(0, array.size, _PART):  # most differ soon, and some are large
+        if (words[start : start + _PART] != words[0]).any():
+            return None
+    return array.reshape(-1)[0], node.type
 
 
 def _unit_iota(node: Node) -> Captures | None:

@@ -261,3 +261,14 @@ def test_another_process_finds_it(tmp_path: Path) -> None:
     assert first == f"compiled\n{second}"
     script.write_text(_PROGRAM.replace("(4, 8)", "(4, 9)"))
     assert start().startswith("compiled\n")
+
+
+def test_constants_too_large_for_the_cache_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_cache, "CACHE", dataclasses.replace(CACHE, limit=1000))
+
+    def refuse_to_pack(*_: object) -> bytes:
+        raise AssertionError("packed what the cache can't hold")
+
+    monkeypatch.setattr(program_cache, "pack_bundle", refuse_to_pack)
+    assert plain(lowered(build(size=100))) == plain(lowered(build(size=100)))
+    assert CACHE.usage().files == 0
