@@ -33,13 +33,16 @@ class Buffer:
 class Slot:
     """A named tensor's place: `offset` bytes into the buffer at position `buffer`.
 
-    Rows are contiguous (row-major); a bool takes a 32-bit word that is 0 or 1.
+    Rows are contiguous (row-major); a bool takes a 32-bit word that is 0 or 1, narrow elements
+    share words, the first lowest. An output with an `interface` is handed out as that: `i64`,
+    `u64` or `f64`.
     """
 
     name: str
     type: TensorType
     buffer: int
     offset: int
+    interface: str = ""
 
 
 @dataclass(frozen=True)

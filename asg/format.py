@@ -53,7 +53,10 @@ def format_graph(graph: Graph, *, sites: bool = True, inline: int = INLINE) -> s
         if node not in inputs:
             lines.append(_line(node, names, sites, inline))
     if graph.outputs:
-        results = [_result(name, names[value]) for name, value in graph.outputs.items()]
+        results = [
+            _result(name, names[value], graph.interfaces.get(name))
+            for name, value in graph.outputs.items()
+        ]
         lines.append(f"  return {', '.join(results)}")
     for name, value in graph.updates.items():
         lines.append(f"  update {quote(name)} = {names[value]}")
@@ -149,8 +152,9 @@ def _name(value: Value, names: Mapping[Value, str]) -> str:
     return f"{value.node.op.name}{suffix}"
 
 
-def _result(name: str, value: str) -> str:
-    return value if quote(name) == value else f"{quote(name)}={value}"
+def _result(name: str, value: str, interface: str | None) -> str:
+    text = value if quote(name) == value else f"{quote(name)}={value}"
+    return f"{text}: {interface}" if interface else text
 
 
 def _is_literal(value: object) -> bool:

@@ -319,10 +319,16 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the mean along axes (all by default)."""
+    """Return the mean along axes (all by default); that of f16 is rounded once, at the end."""
     tensor = cast(x, DType.F32)
     total = sum(tensor, axis, keepdims)
-    return total * _one_over(tensor, axis, 0)
+    return _as_float(total * _one_over(tensor, axis, 0), x)
+
+
+def _as_float(result: Tensor, x: Any) -> Tensor:
+    """Return what was computed in f32 in the type of `x`, if that is a float."""
+    dtype = as_tensor(x).dtype
+    return cast(result, dtype) if dtype.is_float else result
 
 
 def _one_over(x: Tensor, axis: Axis, ddof: int) -> float:
@@ -335,13 +341,13 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Ten
     """Return the mean squared distance from the mean; `ddof=1` divides by one less."""
     tensor = cast(x, DType.F32)
     centred = tensor - mean(tensor, axis, keepdims=True)
-    return sum(square(centred), axis, keepdims) * _one_over(tensor, axis, ddof)
+    squares = sum(square(centred), axis, keepdims)
+    return _as_float(squares * _one_over(tensor, axis, ddof), x)
 
 
 def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Return the square root of the variance."""
-    result: Tensor = sqrt(var(x, axis, keepdims, ddof))
-    return result
+    return _as_float(sqrt(var(cast(x, DType.F32), axis, keepdims, ddof)), x)
 
 
 def _shifted(x: Any, axis: Axis) -> tuple[Tensor, Tensor]:

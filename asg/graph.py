@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from asg.errors import GraphError
 from asg.format import format_graph
 from asg.site import Site, current_note, current_scope, current_site, inherit
-from asg.types import TensorType
+from asg.types import TensorType, check_interface
 
 if TYPE_CHECKING:
     from asg.op import Op
@@ -127,7 +127,8 @@ class Graph:
     """Named inputs, named outputs, state and the nodes between them, in topological order.
 
     `updates` maps the name of a parameter or state input to its value after a run.
-    `values` holds what parameters and state start with.
+    `values` holds what parameters and state start with. `interfaces` names outputs that are
+    handed out as numbers of 64 bits: `i64`, `u64` or `f64`.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Graph:
     updates: Mapping[str, Value]
     nodes: tuple[Node, ...]
     values: Mapping[str, np.ndarray]
+    interfaces: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def build(
@@ -145,13 +147,16 @@ class Graph:
         name: str = "graph",
         values: Mapping[str, np.ndarray] | None = None,
         inputs: Iterable[Node] = (),
+        interfaces: Mapping[str, str] | None = None,
     ) -> Graph:
         """Collect the nodes that `outputs` and `updates` need, each equal pair made one.
 
-        `inputs` fixes the order of inputs and keeps those that nothing reads.
+        `inputs` fixes the order of inputs and keeps those that nothing reads. `interfaces` may
+        name outputs that the graph does not have.
 
         Raises:
             GraphError: two different inputs share a name, or an update has no such input.
+            DTypeError: an interface can't hold its output.
         """
         updates = dict(updates or {})
         declared = tuple(inputs)
@@ -165,6 +170,9 @@ class Graph:
                 f"inputs: {', '.join(found) or 'none'}"
             )
         kept = {key: value for key, value in (values or {}).items() if key in found}
+        shown = {key: each for key, each in (interfaces or {}).items() if key in outputs}
+        for key, each in shown.items():
+            check_interface(key, outputs[key].type.dtype, each)
         return Graph(
             name=name,
             inputs=ordered,
@@ -172,6 +180,7 @@ class Graph:
             updates={key: renamed[value] for key, value in updates.items()},
             nodes=nodes,
             values=kept,
+            interfaces=shown,
         )
 
     def input(self, name: str) -> Node:
@@ -221,7 +230,21 @@ class Graph:
 
     def with_values(self, values: Mapping[str, np.ndarray]) -> Graph:
         """Return the same graph with other initial values."""
-        return Graph(self.name, self.inputs, self.outputs, self.updates, self.nodes, dict(values))
+        return replace(self, values=dict(values))
+
+    def with_interfaces(self, interfaces: Mapping[str, str]) -> Graph:
+        """Return the same graph with other interfaces of its outputs, `{"total": "i64"}`.
+
+        Raises:
+            GraphError: there is no such output.
+            DTypeError: an interface can't hold its output.
+        """
+        for name, interface in interfaces.items():
+            if name not in self.outputs:
+                known = ", ".join(self.outputs) or "none"
+                raise GraphError(f"graph {self.name} has no output {name!r}; outputs: {known}")
+            check_interface(name, self.outputs[name].type.dtype, interface)
+        return replace(self, interfaces=dict(interfaces))
 
     def __str__(self) -> str:
         return format_graph(self)
@@ -317,6 +340,7 @@ def rewrite(
         inputs=[
             node for node in (renamed[Value(each)].node for each in graph.inputs) if node.is_input
         ],
+        interfaces=graph.interfaces,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from asg.graph import Attrs
-from asg.op import Gather, Join, Op, Source, View
+from asg.op import Composite, Gather, Join, Op, Source, View
 from asg.ops.bits import bitcast
 from asg.ops.convert import cast_
 from asg.types import DType, TensorType, is_floating
@@ -23,7 +23,8 @@ Array = np.ndarray[Any, Any]
 
 def widened_operands(op: Op, count: int) -> range | tuple[int, ...]:
     """Return the positions of operands that are computed with, rather than moved."""
-    if op is cast_ or op is bitcast or isinstance(op.kind, (View, Join, Source)):
+    is_call = isinstance(op.kind, Composite) and op.kind.is_call  # its body says what is computed
+    if is_call or op is cast_ or op is bitcast or isinstance(op.kind, (View, Join, Source)):
         return ()
     return (1,) if isinstance(op.kind, Gather) else range(count)
 

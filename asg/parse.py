@@ -4,7 +4,8 @@
     input   = name ":" ["parameter" | "state"] type
     node    = name {"," name} "=" op "(" [part {"," part}] ")" [":" type {"," type}]
     part    = name | contents | key "=" value
-    return  = "return" [name "="] name {"," [name "="] name}
+    return  = "return" result {"," result}
+    result  = [name "="] name [":" ("i64" | "u64" | "f64")]
     update  = "update" name "=" name
 
 Line breaks do not matter. Types may be left out where the op's rule finds them; where they stand
@@ -22,14 +23,14 @@ from typing import Any
 import numpy as np
 
 from asg.custom.registry import known_ops
-from asg.errors import AsgError
+from asg.errors import AsgError, DTypeError
 from asg.format import LITERAL, RESERVED
 from asg.graph import Graph, Literal, Node, Value
 from asg.lexer import Reader, Token
 from asg.op import Op
 from asg.ops.sources import input_
 from asg.site import Site
-from asg.types import DType, TensorType
+from asg.types import DType, TensorType, check_interface
 
 Array = np.ndarray[Any, Any]
 
@@ -84,6 +85,7 @@ class _Parser:
     lines: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Value] = field(default_factory=dict)
     updates: dict[str, Value] = field(default_factory=dict)
+    interfaces: dict[str, str] = field(default_factory=dict)
 
     def graph(self, values: Mapping[str, Array] | None) -> Graph:
         reader = self.reader
@@ -98,7 +100,12 @@ class _Parser:
         if reader.next.kind != "end":
             reader.fail(f"expected nothing after the closing '}}', got {reader.next}")
         return Graph.build(
-            self.outputs, updates=self.updates, name=name, values=values, inputs=inputs
+            self.outputs,
+            updates=self.updates,
+            name=name,
+            values=values,
+            inputs=inputs,
+            interfaces=self.interfaces,
         )
 
     def inputs(self) -> list[Node]:
@@ -145,8 +152,18 @@ class _Parser:
             if name in self.outputs:
                 reader.fail(f"there are two results called {name!r}", token)
             self.outputs[name] = value
+            if reader.take(":"):
+                self.interface(name, value)
             if not reader.take(","):
                 return
+
+    def interface(self, name: str, value: Value) -> None:
+        token = self.reader.next
+        self.interfaces[name] = self.reader.name("i64, u64 or f64")
+        try:
+            check_interface(name, value.type.dtype, self.interfaces[name])
+        except DTypeError as error:
+            self.reader.fail(str(error), token)
 
     def node(self) -> None:
         reader = self.reader

@@ -228,11 +228,13 @@ def graph(
     *,
     name: str = "graph",
     inputs: Iterable[Tensor] = (),
+    interfaces: Mapping[str, str] | None = None,
 ) -> Graph:
     """Return the graph that computes `outputs`: `asg.graph(outputs={"y": y})`.
 
     `updates` gives the value of each state input after a run. Parameters used on the way come
-    along with the values they have now. `inputs` fixes the order of inputs.
+    along with the values they have now. `inputs` fixes the order of inputs. `interfaces` says
+    which outputs are handed out in 64 bits: `{"total": "i64"}`, or `u64`, `f64`.
 
     Raises:
         GraphError: two inputs share a name, or an update has no input with state or not its type.
@@ -255,7 +257,8 @@ def graph(
     for node, item in initial.items():
         provisional: str = node.attrs["name"]
         values[renamed.get(provisional, provisional)] = _array(item)
-    return (_rename(built, renamed) if renamed else built).with_values(values)
+    final = (_rename(built, renamed) if renamed else built).with_values(values)
+    return final.with_interfaces(interfaces) if interfaces else final
 
 
 def trace(

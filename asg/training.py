@@ -171,6 +171,7 @@ def _with_scaled_loss(forward: Graph, loss: str, scaler: Scaler) -> tuple[Graph,
         name=forward.name,
         values=forward.values,
         inputs=(*forward.inputs, scaler.scale.node),
+        interfaces=forward.interfaces,
     )
     return graph, SCALED_LOSS
 

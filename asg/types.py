@@ -119,6 +119,27 @@ _BY_NAME: dict[str, DType] = {
 }  # fmt: skip
 
 
+# What an output may be handed out as, beside its own type: the host's numbers of 64 bits.
+INTERFACES: dict[str, np.dtype[Any]] = {
+    "i64": np.dtype(np.int64), "u64": np.dtype(np.uint64), "f64": np.dtype(np.float64),
+}  # fmt: skip
+
+
+def check_interface(name: str, dtype: DType, interface: str) -> None:
+    """Refuse to hand an output out as what can't hold it.
+
+    Raises:
+        DTypeError: `interface` is none, or has not every number of `dtype`.
+    """
+    if interface not in INTERFACES:
+        known = ", ".join(INTERFACES)
+        raise DTypeError(f"output {name!r}: an interface is one of {known}, got {interface!r}")
+    fits = {"f": dtype.is_float, "i": dtype.is_integer}
+    fits["u"] = dtype.is_integer and not dtype.is_signed
+    if not fits[interface[0]]:
+        raise DTypeError(f"output {name!r} is {dtype}, and can't be handed out as {interface}")
+
+
 @cache
 def bfloat16() -> np.dtype[Any]:
     """Return NumPy's dtype for bf16, which a package beside NumPy brings."""

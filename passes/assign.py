@@ -179,7 +179,10 @@ def _finish(found: DraftEntry, places: Places, binder: _Binder) -> EntryStorage:
         locations={name: _place_of(slot) for name, slot in located.slots.items()},
         values=located.slots,
         inputs=tuple(located.slots[name] for name in graph.input_names("input")),
-        outputs=tuple(replace(located.slots[held], name=name) for name, held in results.items()),
+        outputs=tuple(
+            replace(located.slots[held], name=name, interface=graph.interfaces.get(name, ""))
+            for name, held in results.items()
+        ),
         results=results,
         needs=needs,
         updates=found.updates,

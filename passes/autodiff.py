@@ -3,6 +3,7 @@
 Every op has a rule that turns the cotangents of its results into those of its operands. What is
 common to all of them happens here, once: which nodes lie between `wrt` and `of`, summing where a
 value is used several times, operands and results that have no gradient, and who made a node.
+Narrow types are widened before (`asg.passes.widen_narrow`), so that rules compute in f32.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from asg.open_graph import OpenGraph
 from asg.ops.arithmetic import add
 from asg.ops.movement import broadcast
 from asg.ops.sources import constant, input
+from asg.passes.widen_narrow import WidenNarrow
 from asg.site import inherit
 from asg.tensor import Tensor
 from asg.types import TensorType
@@ -43,7 +45,7 @@ def grad(
     if isinstance(graph, OpenGraph):
         _check_seed(seed)
         return graph.map(partial(grad, of=of, wrt=wrt, seed=seed))
-    graph = _spelt_out(graph, wrt)
+    graph = _spelt_out(WidenNarrow()(graph), wrt)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     return _build(graph, {}, gradients, inputs)
 
@@ -73,7 +75,7 @@ def value_and_grad(
     if isinstance(graph, OpenGraph):
         _check_seed(seed)
         return graph.map(partial(value_and_grad, of=of, wrt=wrt, seed=seed))
-    graph = _spelt_out(graph, wrt)
+    graph = _spelt_out(WidenNarrow()(graph), wrt)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     for name in gradients:
         if name in graph.outputs:
@@ -102,6 +104,7 @@ def _build(
         name=graph.name,
         values=graph.values,
         inputs=(*graph.inputs, *inputs),
+        interfaces=graph.interfaces,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from asg.evaluate import compute
 from asg.graph import Node, Value
 from asg.op import Elementwise, View
 from asg.ops.sources import constant_
@@ -68,8 +69,7 @@ def _computed(node: Node, operands: list[Array | None]) -> Array | None:
     arrays = [each for each in operands if each is not None]
     if not arrays or len(arrays) < len(operands):
         return None
-    with np.errstate(all="ignore"):
-        return np.asarray(node.op.numpy(*arrays, **node.attrs)).astype(node.type.dtype.numpy)
+    return compute(node, arrays, "f32")[0]
 
 
 def _along(array: Array | None, value: Value, axis: int) -> Array | None:

@@ -43,6 +43,7 @@ class Simplify:
             name=graph.name,
             values=graph.values,
             inputs=graph.inputs,
+            interfaces=graph.interfaces,
         )
 
 

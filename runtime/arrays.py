@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from asg.artefact import Slot
 from asg.errors import InputError, NonFiniteError
-from asg.types import DType, TensorType, is_floating
+from asg.types import INTERFACES, DType, TensorType, is_floating
 
 _WORD = {DType.BOOL: np.dtype(np.uint32)}
 
@@ -62,6 +63,11 @@ def from_words(data: np.ndarray, kind: TensorType, *, is_ours: bool = False) -> 
         return np.not_equal(data.view(np.uint32).reshape(kind.shape), 0)
     array = data.view(kind.dtype.numpy)[: kind.size].reshape(kind.shape)
     return array if is_ours else array.copy()
+
+
+def shown(array: np.ndarray, slot: Slot) -> np.ndarray:
+    """Return an output as its interface has it."""
+    return array.astype(INTERFACES[slot.interface]) if slot.interface else array
 
 
 def check_finite(entry: str, results: Mapping[str, np.ndarray]) -> None:

@@ -23,7 +23,7 @@ from asg.runtime.inputs import check_names, check_state_names, require_values, s
 from asg.runtime.interpreter import run_with_updates
 from asg.runtime.profile import Timing
 from asg.runtime.wgpu_device import Device
-from asg.types import TensorType
+from asg.types import INTERFACES, TensorType
 
 
 class Executable:
@@ -209,7 +209,10 @@ class NumpyExecutable:
         self._state.update(updates)
         self._unset.difference_update(updates)
         # Copies: some are the inputs, the state or constants themselves.
-        return {name: np.array(array) for name, array in results.items()}
+        return {
+            name: np.array(array, INTERFACES.get(graph.interfaces.get(name, "")))
+            for name, array in results.items()
+        }
 
     def _part(self, entry: str, outputs: Iterable[str] | None) -> Graph:
         """Return the graph of an entry cut down to some outputs, with the inputs that they read."""
@@ -226,6 +229,7 @@ class NumpyExecutable:
                 updates=graph.updates,
                 name=graph.name,
                 values=graph.values,
+                interfaces=graph.interfaces,
             )
         return self._parts[entry, names]
 

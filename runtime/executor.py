@@ -20,7 +20,7 @@ import numpy as np
 
 from asg.artefact import Artefact, Dispatch, Entry, Slot, Step
 from asg.errors import DeviceLostError, InputError, ReleasedError
-from asg.runtime.arrays import as_array, to_words
+from asg.runtime.arrays import as_array, shown, to_words
 from asg.runtime.commands import Buffer, Command, Transfer
 from asg.runtime.device_array import DeviceArray, padded
 from asg.runtime.devices import compile_shaders, device_for
@@ -143,7 +143,7 @@ class Executor:
                 self._readbacks[program] = self._storage.readback(program.outputs)
             arrays = self._readbacks[program].fetch(last)
         slots = program.outputs
-        return {slot.name: array for slot, array in zip(slots, arrays, strict=True)}
+        return {slot.name: shown(array, slot) for slot, array in zip(slots, arrays, strict=True)}
 
     def run_on_device(
         self, entry: str, inputs: Mapping[str, object], outputs: Iterable[str] | None = None

@@ -8,6 +8,7 @@ values of arrays are files of their own, which `bundle.py` reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from asg.artefact import (
     Step,
     Variant,
 )
+from asg.errors import DTypeError
 from asg.runtime.adapters import DEFAULT_LIMITS
 from asg.runtime.fields import Field
-from asg.types import DType, TensorType
+from asg.types import INTERFACES, DType, TensorType, check_interface
 
 ROLES = ("parameter", "state", "constant")
 BUFFER_ROLES = ("arena", "input", *ROLES)
@@ -74,6 +76,10 @@ def _slot(slot: Slot) -> dict[str, Any]:
     }
 
 
+def _output(slot: Slot) -> dict[str, Any]:
+    return {**_slot(slot), **({"interface": slot.interface} if slot.interface else {})}
+
+
 def _kernel(kernel: Kernel, files: list[str]) -> dict[str, Any]:
     variants = [
         {
@@ -101,7 +107,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "inputs": [_slot(slot) for slot in entry.inputs],
-        "outputs": [_slot(slot) for slot in entry.outputs],
+        "outputs": [_output(slot) for slot in entry.outputs],
         "updates": dict(entry.updates),
         "steps": [_step(step) for step in entry.steps],
         "values": {name: _slot(slot) for name, slot in entry.values.items()},
@@ -175,6 +181,7 @@ def _read_buffer(field: Field) -> Buffer:
 
 def _read_slot(field: Field, buffers: tuple[Buffer, ...], more: tuple[str, ...] = ()) -> Slot:
     field.only("name", "dtype", "shape", "buffer", "offset", *more)
+    has_interface = "interface" in more and "interface" in field.mapping()
     dtype = DType(field["dtype"].choice([each.value for each in DType]))
     shape = tuple(each.integer(0, _BYTES) for each in field["shape"].items(_RANK))
     kind = TensorType(shape, dtype)
@@ -183,7 +190,15 @@ def _read_slot(field: Field, buffers: tuple[Buffer, ...], more: tuple[str, ...] 
     if offset % 4:
         raise field["offset"].error(f"{offset} is not a multiple of 4")
     _check_end(field, offset + kind.nbytes, buffers[position])
-    return Slot(field["name"].text(), kind, position, offset)
+    slot = Slot(field["name"].text(), kind, position, offset)
+    if not has_interface:
+        return slot
+    interface = field["interface"].choice(tuple(INTERFACES))
+    try:
+        check_interface(slot.name, dtype, interface)
+    except DTypeError as error:
+        raise field["interface"].error(str(error)) from None
+    return replace(slot, interface=interface)
 
 
 def _read_range(field: Field, buffers: tuple[Buffer, ...]) -> Range:
@@ -255,7 +270,9 @@ def _read_entry(
 ) -> Entry:
     field.only("name", "inputs", "outputs", "updates", "steps", "values")
     inputs = tuple(_read_slot(each, buffers) for each in field["inputs"].items(_COUNT))
-    outputs = tuple(_read_slot(each, buffers) for each in field["outputs"].items(_COUNT))
+    outputs = tuple(
+        _read_slot(each, buffers, ("interface",)) for each in field["outputs"].items(_COUNT)
+    )
     for part, slots in (("inputs", inputs), ("outputs", outputs)):
         if len({slot.name for slot in slots}) != len(slots):
             raise field[part].error("two slots have one name")

@@ -51,7 +51,7 @@ def _gather_numpy(x: Array, index: Array, axis: int) -> Array:
 
 
 def _gather_grad(node: Tensor, g: Tensor, x: Tensor, index: Tensor) -> list[Tensor | None]:
-    zeros = broadcast(constant(0.0), shape=x.shape)
+    zeros = broadcast(constant(0, g.dtype), shape=x.shape)
     return [scatter_add(zeros, index, g, axis=node.attrs["axis"]), None]
 
 

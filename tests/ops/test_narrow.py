@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 import asg
 from asg import ops
 from asg.graph import Graph, Literal
-from asg.op import Contraction, Op, Sample
+from asg.op import Contraction, NoGradient, Op, Sample
 from asg.ops.bits import bitcast
 from asg.runtime.interpreter import run
 from asg.types import DType, as_dtype, bfloat16, is_floating, parse_type
-from support.samples import draw, name_sample, sample_graph
+from support.samples import draw, name_sample, operands, results, sample_graph
 
 Array = np.ndarray[Any, Any]
 
@@ -256,3 +257,145 @@ def test_bf16_is_a_numpy_type() -> None:
     assert DType.BF16.numpy == bfloat16()
     assert as_dtype(bfloat16()) is DType.BF16
     assert asg.constant(np.ones(3, bfloat16())).dtype is DType.BF16
+
+
+GRADIENTS = [
+    (op, sample)
+    for op, sample in CASES
+    if not isinstance(op.grad, NoGradient)
+    and DType.F16 in {parse_type(text).dtype for text in sample.types}
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "sample"), GRADIENTS, ids=[name_sample(op, sample) for op, sample in GRADIENTS]
+)
+def test_gradients_have_the_types_of_their_inputs(op: Op, sample: Sample) -> None:
+    """And are those of the same op on f32, but for rounding."""
+    found, wide = (_gradients(op, sample, is_wide) for is_wide in (False, True))
+    assert found.keys() == wide.keys()
+    for name, array in found.items():
+        assert array.dtype == np.float16
+        scale = 1 + np.abs(wide[name]).max(initial=0)
+        # Operands of steep functions are rounded too.
+        np.testing.assert_allclose(
+            array.astype(np.float64), wide[name], rtol=0.02, atol=0.02 * scale
+        )
+
+
+def _gradients(op: Op, sample: Sample, is_wide: bool) -> dict[str, Array]:
+    types = [parse_type(text) for text in sample.types]
+    arrays = [
+        array.astype(type_.dtype.numpy)
+        for array, type_ in zip(draw(op, sample), types, strict=True)
+    ]
+    if is_wide:
+        types = [replace(type_, dtype=type_.dtype.compute) for type_ in types]
+        arrays = [x.astype(type_.dtype.numpy) for x, type_ in zip(arrays, types, strict=True)]
+    tensors = operands([str(type_) for type_ in types])
+    attrs = dict(sample.attrs or {})
+    if is_wide and isinstance(attrs.get("dtype"), DType):
+        attrs["dtype"] = attrs["dtype"].compute
+    results_ = results(op, tensors, replace(sample, attrs=attrs))
+    sums = [asg.sum(asg.cast(each, "f32")) for each in results_ if each.dtype.is_float]
+    floats = [f"a{i}" for i, type_ in enumerate(types) if type_.dtype.is_float]
+    if not sums or not floats:
+        return {}
+    graph = Graph.build({"loss": sum(sums[1:], sums[0]).value}, inputs=[t.node for t in tensors])
+    gradient = asg.grad(graph, "loss", floats)
+    inputs = {f"a{i}": array for i, array in enumerate(arrays)}
+    found = run(gradient, {name: inputs[name] for name in gradient.input_names()})
+    return found
+
+
+@pytest.mark.device
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    """Graph files and bundles hold narrow parameters, constants and state."""
+    source = np.random.default_rng(0)
+    outputs: dict[str, Any] = {}
+    updates: dict[str, Any] = {}
+    values: dict[str, Array] = {}
+    for dtype in NARROW:
+        values[f"w_{dtype}"] = _numbers((3, 5), dtype)
+        values[f"s_{dtype}"] = _numbers((7,), dtype)
+        w = asg.input(f"w_{dtype}", (3, 5), dtype, role="parameter")
+        s = asg.input(f"s_{dtype}", (7,), dtype, role="state")
+        big = asg.constant(source.integers(0, 100, 99).astype(dtype.numpy))
+        outputs[f"y_{dtype}"] = w + w
+        outputs[f"z_{dtype}"] = asg.flip(big)
+        updates[f"s_{dtype}"] = s + asg.constant(1, dtype)
+    graph = asg.graph(outputs=outputs, updates=updates).with_values(values)
+    asg.save_graph(graph, tmp_path / "model.graph")
+    again = asg.load_graph(tmp_path / "model.graph")
+    assert str(again) == str(graph)
+    expected = run(graph, {})
+    assert_same(run(again, {}), expected)
+    with asg.compile(again) as executable:
+        assert_same(executable({}), expected)
+        executable.save(tmp_path / "model.asg")
+        state = executable.state_dict()
+    with asg.load(tmp_path / "model.asg") as loaded:
+        assert_same(loaded.state_dict(), state)
+        assert_same(loaded({}), expected)
+        for dtype in NARROW:
+            one = np.ones((), dtype.numpy)
+            np.testing.assert_array_equal(
+                loaded.state_dict()[f"s_{dtype}"].astype(np.float32),
+                (values[f"s_{dtype}"] + one + one).astype(np.float32),
+            )
+
+
+@pytest.mark.device
+def test_outputs_in_64_bits(tmp_path: Path) -> None:
+    x, n = asg.input("x", (3,)), asg.input("n", (3,), "i32")
+    u = asg.input("u", (3,), "u8")
+    interfaces = {"count": "i64", "mean": "f64", "seen": "u64", "wide": "i64"}
+    graph = asg.graph(
+        outputs={"count": n + 1, "mean": x * 0.5, "seen": u, "wide": u, "plain": n},
+        interfaces=interfaces,
+    )
+    assert "return count: i64, mean: f64, seen=u: u64, wide=u: i64, plain=n" in str(graph)
+    assert asg.parse_graph(str(graph)).interfaces == interfaces
+    inputs = {"x": np.ones(3, np.float32), "n": np.arange(3), "u": np.full(3, 255)}
+    kinds = {"count": "int64", "mean": "float64", "seen": "uint64", "wide": "int64"}
+    with asg.compile(graph) as executable:
+        executable.save(tmp_path / "model.asg")
+        results_ = [executable(inputs), asg.compile(graph, target="numpy")(inputs)]
+    with asg.load(tmp_path / "model.asg") as loaded:
+        results_.append(loaded(inputs))
+    for found in results_:
+        assert {name: str(found[name].dtype) for name in kinds} == kinds
+        assert found["plain"].dtype == np.int32
+        assert found["count"].tolist() == [1, 2, 3]
+        assert found["seen"].tolist() == found["wide"].tolist() == [255, 255, 255]
+        assert found["mean"].tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "interface", "message"),
+    [
+        ("y", "i64", "output 'y' is f32, and can't be handed out as i64"),
+        ("n", "u64", "output 'n' is i32, and can't be handed out as u64"),
+        ("n", "i128", "output 'n': an interface is one of i64, u64, f64, got 'i128'"),
+        ("z", "i64", "graph graph has no output 'z'; outputs: y, n"),
+    ],
+)
+def test_interfaces_must_fit(name: str, interface: str, message: str) -> None:
+    outputs = {"y": asg.input("x", (3,)), "n": asg.input("m", (), "i32")}
+    with pytest.raises(asg.errors.AsgError) as caught:
+        asg.graph(outputs=outputs, interfaces={name: interface})
+    assert str(caught.value) == message
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("target", ["wgpu", "numpy"])
+def test_wide_inputs_are_checked(target: str) -> None:
+    graph = asg.graph(outputs={"y": asg.input("n", (2,), "i32"), "z": asg.input("b", (), "u8")})
+    executable = asg.compile(graph, target=target)
+    assert executable({"n": np.array([1, -(2**31)]), "b": np.int64(7)})["z"] == 7
+    with pytest.raises(
+        asg.errors.InputError, match="input 'n' holds 4294967296, outside the range"
+    ):
+        executable({"n": np.array([1, 2**32]), "b": 0})
+    with pytest.raises(asg.errors.InputError, match="input 'b' holds 256, outside the range of u8"):
+        executable({"n": np.array([1, 2]), "b": 256})
