@@ -32,8 +32,13 @@ def fold(call: Call) -> Sequence[Array] | None:
     if rule is None or any(each is not None and _size(each) > LIMIT for each in call.operands):
         return None
     arrays = [None if each is None else each.array for each in call.operands]
-    with np.errstate(all="ignore"):
-        result = rule(call, *arrays)
+    try:
+        with np.errstate(all="ignore"):
+            result = rule(call, *arrays)
+    except AttributeError:
+        if None not in arrays:
+            raise
+        raise ValueError("an operand is missing") from None
     if result is None:
         return None
     return result if isinstance(result, list) else [np.asarray(result)]

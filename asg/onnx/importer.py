@@ -27,6 +27,7 @@ from asg.site import Site, inherit
 from asg.tensor import Tensor
 from asg.types import TensorType
 
+NODES = 500_000  # with functions and loops written out
 DEPTH = 64  # of graphs within graphs and functions within functions
 
 
@@ -216,6 +217,11 @@ class Importer:
         """Convert nodes one after the other; what can't be is noted and skipped."""
         for node in nodes:
             self._count += 1
+            if self._count > NODES:
+                raise GraphError(
+                    f"{self.model.label}: functions and loops written out are more than "
+                    f"{NODES:,} nodes"
+                )
             title = f"{scope.path}{node.name or node.op_type}"
             site = Site(f"<{self.model.label}>", self._count, node.op_type)
             with inherit(site, title.strip("/")):

@@ -152,7 +152,11 @@ def _checked(label: str, proto: Any, folder: Path | None, raw: Mapping[int, weig
         raise GraphError(f"{label}: no ONNX model: there is no graph with outputs in it")
     if len(proto.graph.node) > _NODES:
         raise GraphError(f"{label}: more than {_NODES:,} nodes")
+    _check_texts(label, proto)
     opsets: dict[str, int] = {domain_of(each): each.version for each in proto.opset_import}
+    for domain, version in opsets.items():
+        if not 1 <= version < 2**31:
+            raise GraphError(f"{label}: {version} is no version of {domain or 'ai.onnx'}")
     newest = onnx.defs.onnx_opset_version()
     if opsets.get("", 1) > newest:
         raise GraphError(
@@ -163,6 +167,21 @@ def _checked(label: str, proto: Any, folder: Path | None, raw: Mapping[int, weig
         _check_unique(label, kind, [each.name for each in getattr(proto.graph, kind)])
     functions = {(domain_of(each), each.name, each.overload): each for each in proto.functions}
     return Model(label, proto, opsets, functions, weights.Files(folder), raw)
+
+
+def _check_texts(label: str, proto: Any) -> None:
+    """Refuse names that are no text: the parser hands on bytes that are no UTF-8."""
+    graph = proto.graph
+    named = (*graph.input, *graph.output, *graph.initializer, *proto.functions)
+    texts = [graph.name, *(each.domain for each in proto.opset_import)]
+    texts += [each.name for each in named]
+    bodies = [graph.node, *(each.node for each in proto.functions)]
+    for node in (node for body in bodies for node in all_nodes(body)):
+        texts += (node.name, node.op_type, node.domain, *node.input, *node.output)
+        texts += [each.name for each in node.attribute]
+    for text in texts:
+        if not isinstance(text, str):
+            raise GraphError(f"{label}: damaged: the name {text!r} is no text")
 
 
 def _check_unique(label: str, kind: str, names: list[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import defs
 
+from asg.errors import GraphError
 from asg.onnx.call import Call, Operand
 from asg.onnx.dtypes import NumpyType
 
@@ -71,24 +72,33 @@ def _formal(formals: Sequence[Any], position: int) -> Any:
 
 
 def function_body(call: Call) -> Any:
-    """Return the body that ONNX gives an operator as a function of others, or None."""
-    schema = call.schema
-    if schema is None:
+    """Return the body that ONNX gives an operator as a function of others, or None.
+
+    Raises:
+        GraphError: the node does not fit its schema.
+    """
+    if call.schema is None:
         return None
-    text = b""
-    if schema.has_function:
-        text = schema.get_function_with_opset_version(
-            _version(schema.function_opset_versions, call)
-        )
-    elif schema.has_context_dependent_function:
-        versions = schema.context_dependent_function_opset_versions
-        types = [_type_proto(each) for each in call.operands]
-        text = schema.get_context_dependent_function_with_opset_version(
-            _version(versions, call), call.node.SerializeToString(), types
-        )
+    try:
+        text = _body(call)
+    except Exception as error:  # the package raises what comes up
+        raise GraphError(f"it is no function of its operands: {error}") from error
     if not text:
         return None
     return text if isinstance(text, onnx.FunctionProto) else onnx.FunctionProto.FromString(text)
+
+
+def _body(call: Call) -> Any:
+    schema = call.schema
+    if schema.has_function:
+        version = _version(schema.function_opset_versions, call)
+        return schema.get_function_with_opset_version(version)
+    if schema.has_context_dependent_function:
+        version = _version(schema.context_dependent_function_opset_versions, call)
+        types = [_type_proto(each) for each in call.operands]
+        node = call.node.SerializeToString()
+        return schema.get_context_dependent_function_with_opset_version(version, node, types)
+    return None
 
 
 def _version(versions: Sequence[int], call: Call) -> int:

@@ -22,8 +22,15 @@ _ALL = -1
 class Walk:
     """Makers of values by name, in one graph with all those inside it, or one function."""
 
-    def __init__(self, model: Model, table: Table, nodes: Iterable[Any], depth: int = 0) -> None:
-        self._model, self._table, self._depth = model, table, depth
+    def __init__(
+        self,
+        model: Model,
+        table: Table,
+        nodes: Iterable[Any],
+        known: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        self._model, self._table = model, table
+        self._known = {} if known is None else known  # operands of the model's functions
         self._nodes = list(all_nodes(nodes))
         self._makers = {name: node for node in self._nodes for name in node.output if name}
 
@@ -53,9 +60,14 @@ class Walk:
 
     def _places(self, domain: str, node: Any) -> tuple[int, ...]:
         local = self._model.functions.get((domain, node.op_type, node.overload))
-        if local is not None and self._depth < 16:
-            inner = Walk(self._model, self._table, local.node, self._depth + 1).reached()
-            return tuple(place for place, name in enumerate(local.input) if name in inner)
+        if local is not None:
+            key = f"{domain}.{node.op_type}.{node.overload}"
+            if key not in self._known:
+                self._known[key] = ()  # a function that calls itself is refused later
+                inner = Walk(self._model, self._table, local.node, self._known).reached()
+                places = (place for place, name in enumerate(local.input) if name in inner)
+                self._known[key] = tuple(places)
+            return self._known[key]
         found = self._table.find(domain, node.op_type, self._model.opsets.get(domain, 1))
         if found is not None:
             return found.statics

@@ -12,6 +12,8 @@ from asg.onnx.dtypes import Array
 from asg.onnx.registry import converter
 from asg.types import DType
 
+LARGEST_RANGE = 1 << 26
+
 
 @converter("Constant", since=1)
 def constant(call: Call) -> Array:
@@ -75,6 +77,6 @@ def arange(call: Call) -> Array:
     """Its length must be known, so all of it is."""
     start, limit, delta = (call.static(i, "the range").reshape(()) for i in range(3))
     count = max(int(np.ceil((limit - start) / delta)), 0)
-    if count >= 2**31:
-        raise call.malformed(f"a range of {count} elements")
+    if count > LARGEST_RANGE:
+        raise call.unsupported(f"a range of {count} elements")
     return np.asarray(start + np.arange(count) * delta).astype(start.dtype)
