@@ -14,20 +14,20 @@ from asg.types import DType
 Array = np.ndarray[Any, Any]
 NumpyType = np.dtype[Any]
 
-# Computed as: the narrowest type here that holds every value, or nearly (64-bit ones).
+# The 64-bit types have no counterpart; their values must fit 32 bits.
 _COMPUTED = {
     "float32": DType.F32,
-    "float16": DType.F32,
-    "bfloat16": DType.F32,
+    "float16": DType.F16,
+    "bfloat16": DType.BF16,
     "float64": DType.F32,
     "int64": DType.I32,
     "int32": DType.I32,
-    "int16": DType.I32,
-    "int8": DType.I32,
+    "int16": DType.I16,
+    "int8": DType.I8,
     "uint64": DType.U32,
     "uint32": DType.U32,
-    "uint16": DType.U32,
-    "uint8": DType.U32,
+    "uint16": DType.U16,
+    "uint8": DType.U8,
     "bool": DType.BOOL,
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from asg import evaluate
 from asg.graph import Node, Value
 from asg.onnx.call import Call, Operand
 from asg.onnx.dtypes import Array, numpy_type
@@ -55,7 +56,9 @@ def _evaluated(operand: Operand) -> Operand:
     array = compute(operand.tensor.value)
     if array is None:
         return operand
-    return Operand(operand.name, operand.dtype, array=array.astype(operand.dtype, copy=False))
+    with np.errstate(all="ignore"):
+        array = array.astype(operand.dtype, copy=False)
+    return Operand(operand.name, operand.dtype, array=array)
 
 
 def compute(root: Value) -> Array | None:
@@ -72,13 +75,7 @@ def compute(root: Value) -> Array | None:
             continue
         pending.pop()
         operands = [done[each.node][each.index] for each in node.inputs]
-        with np.errstate(all="ignore"):
-            found = node.op.numpy(*operands, **node.attrs)
-        results = found if len(node.types) > 1 else (found,)
-        done[node] = tuple(
-            np.asarray(result).astype(type_.dtype.numpy, copy=False)
-            for result, type_ in zip(results, node.types, strict=True)
-        )
+        done[node] = evaluate.compute(node, operands, "f32")
     return done[root.node][root.index]
 
 

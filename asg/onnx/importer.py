@@ -162,7 +162,7 @@ class Importer:
             scope.values[name] = Operand(name, dtype, tensor=tensor)
 
     def _add_weights(self, proto: Any, scope: Scope) -> None:
-        """Make the initialisers known. Those of rank 0 and whole numbers are constants."""
+        """Make the initialisers known. Those of rank 0 and few whole numbers are constants."""
         count = len(proto.initializer)
         for place, each in enumerate((*proto.initializer, *proto.sparse_initializer)):
             name = each.name if place < count else each.values.name
@@ -173,7 +173,8 @@ class Importer:
                 self._note(f"initialiser {name}", error)
                 scope.values[name] = None
                 continue
-            is_weight = array.dtype.kind not in "iub" and array.ndim > 0 and scope.outer is None
+            is_number = array.dtype.kind in "iub" and array.size <= folding.LIMIT
+            is_weight = not is_number and array.ndim > 0 and scope.outer is None
             scope.values[name] = Operand(name, array.dtype, array=array, is_parameter=is_weight)
 
     def subgraph(self, proto: Any, arguments: Sequence[Operand], outer: Scope) -> list[Operand]:
@@ -326,7 +327,7 @@ class Importer:
             dtype = result.dtype if isinstance(result, Typed) else None
             value = result.value if isinstance(result, Typed) else result
             if isinstance(value, Tensor):
-                kind = dtype or schemas.result_type(call, position, value.dtype.value)
+                kind = dtype or schemas.result_type(call, position, value.dtype)
                 found.append(Operand(name, kind, tensor=value))
             else:
                 array = np.asarray(value)

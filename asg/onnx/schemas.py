@@ -13,6 +13,7 @@ from onnx import defs
 from asg.errors import GraphError
 from asg.onnx.call import Call, Operand
 from asg.onnx.dtypes import NumpyType
+from asg.types import DType
 
 _TO_NUMPY = {
     f"tensor({name})": np.dtype(dtype)
@@ -31,7 +32,6 @@ _TO_NUMPY = {
         "float16": np.float16,
     }.items()
 }
-_BY_COMPUTED = {"f32": np.float32, "i32": np.int32, "u32": np.uint32, "bool": np.bool_}
 # Attributes that name the element type of the first result.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
 
@@ -45,7 +45,7 @@ def find_schema(domain: str, op: str, opset: int) -> Any:
         return None
 
 
-def result_type(call: Call, position: int, computed: str) -> NumpyType:
+def result_type(call: Call, position: int, computed: DType) -> NumpyType:
     """Return the ONNX type of a result: from the schema, operands or attributes of its node."""
     formal = _formal(call.schema.outputs, position) if call.schema is not None else None
     if formal is not None and formal.type_str in _TO_NUMPY:
@@ -58,7 +58,7 @@ def result_type(call: Call, position: int, computed: str) -> NumpyType:
             given = _formal(call.schema.inputs, place)
             if operand is not None and given is not None and given.type_str == formal.type_str:
                 return operand.dtype
-    found: NumpyType = np.dtype(_BY_COMPUTED[computed])
+    found: NumpyType = computed.numpy
     like = next((each.dtype for each in call.operands if each is not None), found)
     return like if call.schema is None and like.kind == found.kind else found
 

@@ -119,10 +119,17 @@ def _skipped(call: Call, bias: int) -> Tensor:
     return x if more is None else x + more
 
 
+MOST_NEIGHBOURS = 256
+
+
 @converter("LRN", since=1)
 def lrn(call: Call) -> Tensor:
     """X by a power of the squares of neighbouring channels."""
     x, size = call[0], call.get_int("size")
+    if size < 1 or x.ndim < 2:
+        raise call.malformed(f"{size} neighbours among the channels of {x.type}")
+    if size > MOST_NEIGHBOURS:
+        raise call.unsupported(f"a sum over {size} neighbours", f"{MOST_NEIGHBOURS} at most")
     before = (size - 1) // 2
     widths = [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)]
     squares = F.pad(F.square(x), widths)
