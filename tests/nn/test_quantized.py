@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import asg
 from asg import nn, optim
 from asg.errors import GraphError, InputError, ShapeError
+from asg.passes.quantize_weights import QuantizeWeights
 from asg.quantization import PackedWeight
 from support.targets import evaluate, on_targets, reference
 
@@ -290,3 +292,62 @@ def test_wrong_names_are_refused() -> None:
         asg.quantize(nn.Linear(2, 2), skip=["tail"])
     with pytest.raises(GraphError, match="no linear layer"):
         asg.quantize(nn.Tanh())
+
+
+# ---- graphs
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(24, 40), nn.Linear(40, 3)
+        self.other = nn.Parameter(weights(24, 5))
+
+    def forward(self, x: asg.Tensor) -> dict[str, asg.Tensor]:
+        return {"y": self.second(asg.tanh(self.first(x))), "z": x @ self.other}
+
+
+@on_targets
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_graph_is_quantised_as_its_model(symmetric: bool, target: str) -> None:
+    nn.manual_seed(0)
+    model = Mlp()
+    graph = asg.trace(model, asg.spec((4, 24)))
+    found = QuantizeWeights(4, 8, symmetric, least=100)(graph)
+    asg.verify(found)
+    wanted = asg.trace(asg.quantize(model, 4, 8, symmetric=symmetric), asg.spec((4, 24)))
+    for name in wanted.input_names("state"):
+        np.testing.assert_array_equal(found.values[name], wanted.values[name], err_msg=name)
+    # `x @ w` reads its weight [in, out] as it is.
+    packed = asg.quantize_weight(model.other.data.T, 4, 8, symmetric)
+    np.testing.assert_array_equal(found.values["other.words"], packed.words)
+    x = {"x": weights(4, 24, 2)}
+    results = evaluate(found, x, target)
+    np.testing.assert_allclose(
+        results["y"], evaluate(wanted, x, "numpy")["y"], rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        results["z"], x["x"] @ asg.dequantize_weight(packed).T, rtol=1e-5, atol=1e-5
+    )
+    assert QuantizeWeights(4, 8, symmetric, least=100)(found) is found
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda x, w: w @ x, "it is the left operand"),
+        (lambda x, w: x @ w + asg.sum(w), "a sum reads it too"),
+        (lambda x, w: (x @ w, w), "it is a result"),
+        (lambda x, w: x @ w @ w.T, "it is read in two ways"),
+        (lambda x, w: x @ asg.tanh(w), "something computes with it"),
+    ],
+)
+def test_weights_that_a_graph_keeps(
+    function: Callable[[asg.Tensor, asg.Tensor], object], why: str
+) -> None:
+    w = nn.Parameter(weights(8, 8))
+    graph = asg.trace(lambda x: function(x, w), asg.spec((8, 8)))
+    assert QuantizeWeights(least=1)(graph) is graph, why
+    small = asg.trace(lambda x: x @ w, asg.spec((8, 8)))
+    assert QuantizeWeights(least=65)(small) is small
+    assert QuantizeWeights(least=64)(small) is not small
