@@ -128,11 +128,9 @@ class Steps:
     def __init__(self, training: workloads.Training) -> None:
         self.training = training
 
-    def prepare(self) -> Facts:
-        training = self.training
-        arrays, self.batches = training.weights(), training.batches()
-        first_batch = next(training.batches())
-        start = time.perf_counter()
+    def graph(self) -> asg.Graph:
+        """Return the whole step, beginning with the weights that all contestants have."""
+        training, first_batch = self.training, next(self.training.batches())
 
         def loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
             return asg.reshape(training.loss(Ops(), model.by_name(), batch), ())
@@ -141,8 +139,14 @@ class Steps:
             lr=training.rate, betas=training.betas, eps=training.epsilon, weight_decay=0.0
         )
         specs = {name: asg.spec(x.shape, str(x.dtype)) for name, x in first_batch.items()}
-        step = asg.training_step(Weights(arrays), loss, optimizer, **specs)
-        self.exe: Any = asg.compile(step)
+        return asg.training_step(Weights(training.weights()), loss, optimizer, **specs)
+
+    def prepare(self, **options: Any) -> Facts:
+        """Compile, with `options` of `asg.compile`, and make the first steps."""
+        training = self.training
+        self.batches = training.batches()
+        start = time.perf_counter()
+        self.exe: Any = asg.compile(self.graph(), **options)
         losses = [self.loss()]
         first = time.perf_counter() - start
         losses += [self.loss() for _ in range(training.losses - 1)]

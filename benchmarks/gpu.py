@@ -5,8 +5,10 @@
 
 Sections, in this order: the adapter; multiply-adds and copies; what a dispatch costs; products of
 several sizes in every schedule that the compiler would try, with the rank of its own first choice;
-operations and models, checked against NumPy. Each section is written to the file when it is done,
-so a run that ends early has lost nothing; one that fails says so and the next begins.
+products of f16 numbers, and long ones in parts and in one; operations and models, checked against
+NumPy; training steps; PyTorch on the same card, where it is installed. Each section is written to
+the file when it is done, so a run that ends early has lost nothing; one that fails says so and the
+next begins.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +29,17 @@ import driver_limits as limits
 import models
 import numpy as np
 import workloads
-from asg_side import Ops
+from asg_side import Ops, Steps
 from rich.console import Console
-from workloads import Workload
+from workloads import Training, Workload
 
 import asg
-from asg.compiler import fuse, prepare, target_for
+from asg.compiler import PIPELINE, fuse, prepare, target_for
 from asg.machine import examine
+from asg.passes.split_products import SplitProducts
 from asg.runtime.commands import Call, Work
 from asg.runtime.devices import shared_device
+from asg.runtime.profile import Timing
 from asg.runtime.shaders import Shader
 from asg.runtime.wgpu_device import Device
 from asg.tuning import report as tuning_report
@@ -166,6 +171,43 @@ def ranked(tuned: list[Facts], flops: float) -> Facts:
     }  # fmt: skip
 
 
+def halves(session: Session) -> Facts:
+    """Products and maps of numbers that are stored in 16 bits and computed in 32."""
+    sizes = (64,) if session.is_quick else (1024, 4096)
+    return measured(session, [half(size, kind) for size in sizes for kind in ("matmul", "gelu")])
+
+
+def half(size: int, kind: str) -> Workload:
+    """Operands and result in f16; what is allowed is its rounding."""
+
+    def arrays() -> dict[str, np.ndarray[Any, Any]]:
+        drawn = workloads.normal(size, x=(size, size), w=(size, size))
+        chosen = drawn if kind == "matmul" else {"x": drawn["x"]}
+        return {name: each.astype(np.float16) for name, each in chosen.items()}
+
+    is_product = kind == "matmul"
+    return Workload(
+        f"{kind}_f16_{size}", "halves", arrays,
+        lambda o, t: o.matmul(t["x"], t["w"]) if is_product else o.gelu(t["x"], True),
+        2.0 * size**3 if is_product else 10.0 * size**2, (6.0 if is_product else 4.0) * size**2,
+        2e-3, ("w",) if is_product else (),
+    )  # fmt: skip
+
+
+def long_products(session: Session) -> Facts:
+    """Products with few results and a long inner axis: in parts, as the compiler has them where it
+    thinks that they pay, and in one kernel."""
+    shapes = [(16, 4096, 16)] if session.is_quick else [
+        (32, 65536, 32), (128, 16384, 128), (256, 8192, 256), (64, 4096, 64),
+    ]  # fmt: skip
+    chosen = [workloads.product(*shape) for shape in shapes]
+    whole = tuple(each for each in PIPELINE if not isinstance(each, SplitProducts))
+    return {
+        "in_parts": measured(session, chosen),
+        "in_one": measured(session, chosen, passes=whole),
+    }
+
+
 def operations(session: Session) -> Facts:
     """Rows, sums, maps, attention and convolutions."""
     if session.is_quick:
@@ -203,14 +245,83 @@ def whole_models(session: Session) -> Facts:
     return measured(session, [each for each in workloads.OPERATIONS if each.name in names])
 
 
+def training_steps(session: Session) -> Facts:
+    """Forward pass, backward pass and AdamW, from a batch in host memory to its loss there."""
+    found: Facts = {}
+    for training in trainings(session):
+        if session.left < 0.0:
+            found[training.name] = {"left_out": "no time was left"}
+            continue
+        steps = Steps(training)
+        with noting(found, training.name):
+            facts = steps.prepare(device=session.spec, schedule=session.schedule)
+            with steps.exe:
+                seconds = session.median(steps.step)
+                timings = steps.exe.profile(next(steps.batches))
+            found[training.name] = {
+                **facts, "median_s": seconds, "gflops": training.flops / seconds / 1e9,
+                **by_kernel(timings),
+            }  # fmt: skip
+    return found
+
+
+def trainings(session: Session) -> Sequence[Training]:
+    """Return the steps to time; a quick run has a small one."""
+    if not session.is_quick:
+        return workloads.TRAININGS
+    shapes = {"0.w": (16, 12), "0.b": (16,), "1.w": (4, 16), "1.b": (4,)}
+    return [
+        Training(
+            "tiny_mlp", "train", lambda: workloads.initial(shapes),
+            workloads.classified((8, 12), 4),
+            lambda ops, w, b: ops.cross_entropy(models.mlp(ops, w, b["x"]), b["y"]),
+            6.0 * 8 * 256, workloads.step_bytes(shapes),
+        )
+    ]  # fmt: skip
+
+
+def with_torch(session: Session) -> Facts:
+    """The same products, models and steps in PyTorch on the same card, eager, f32 without TF32."""
+    try:
+        import torch_side
+    except ImportError:
+        return {"left_out": "PyTorch is not installed"}
+    card = torch_side.graphics_card()
+    if card is None:
+        return {"left_out": "PyTorch has no graphics card"}
+    names = ("gpt2_block_s256", "gpt2_small_s128", "resnet18_224", "mobilenetv2_224",
+             "matmul_1024", "attention_b1h12s512d64")  # fmt: skip
+    chosen = [each for each in workloads.OPERATIONS if each.name in names]
+    if not session.is_quick:
+        chosen.append(workloads.product(4096, 4096, 4096))
+    runs = [torch_side.Operation(each, "cuda") for each in chosen]
+    runs += [torch_side.Steps(each, "cuda") for each in trainings(session)]
+    found: Facts = {"card": card}
+    for each in runs:
+        work = each.workload if hasattr(each, "workload") else each.training
+        if session.left < 0.0:
+            found[work.name] = {"left_out": "no time was left"}
+            continue
+        with noting(found, work.name):
+            facts = each.prepare()
+            seconds = session.median(each.step)
+            rate = work.flops / seconds / 1e9
+            found[work.name] = {**facts, "median_s": seconds, "gflops": rate}
+    return found
+
+
 SECTIONS: Mapping[str, Callable[[Session], Facts]] = {
     "adapter": adapter,
     "arithmetic": arithmetic,
     "bandwidth": bandwidth,
     "dispatching": dispatching,
     "products": products,
+    "halves": halves,
+    "long_products": long_products,
     "operations": operations,
     "models": whole_models,
+    "training": training_steps,
+    "torch": with_torch,
 }
 
 
@@ -231,25 +342,34 @@ def graph_of(workload: Workload) -> asg.Graph:
     return asg.graph(outputs={"y": workload.run(Ops(), tensors)}).with_values(kept)
 
 
-def measured(session: Session, chosen: list[Workload]) -> Facts:
+@contextmanager
+def noting(found: Facts, name: str) -> Iterator[None]:
+    """Go on without what fails, and say so."""
+    try:
+        yield
+    except Exception as error:
+        traceback.print_exc()
+        found[name] = {"failure": f"{type(error).__name__}: {error}"}
+
+
+def measured(session: Session, chosen: list[Workload], **options: Any) -> Facts:
     """Time workloads whose answers are right; what fails is noted."""
     found: Facts = {}
     for workload in chosen:
         if session.left < 0.0:
             found[workload.name] = {"left_out": "no time was left"}
             continue
-        try:
-            found[workload.name] = timed(session, workload)
-        except Exception as error:
-            traceback.print_exc()
-            found[workload.name] = {"failure": f"{type(error).__name__}: {error}"}
+        with noting(found, workload.name):
+            found[workload.name] = timed(session, workload, **options)
     return found
 
 
-def timed(session: Session, workload: Workload) -> Facts:
+def timed(session: Session, workload: Workload, **options: Any) -> Facts:
+    """Compile a workload with `options` of `asg.compile`, check its answer, and time it."""
     arrays = workload.arrays()
     start = time.perf_counter()
-    exe: Any = asg.compile(graph_of(workload), device=session.spec, schedule=session.schedule)
+    options = {"device": session.spec, "schedule": session.schedule, **options}
+    exe: Any = asg.compile(graph_of(workload), **options)
     with exe:
         given = exe.to_device({n: x for n, x in arrays.items() if n not in workload.weights})
         answer = np.asarray(exe(given, device_outputs=True)["y"])
@@ -261,18 +381,26 @@ def timed(session: Session, workload: Workload) -> Facts:
             exe.sync()
 
         seconds = session.median(step)
-        timings = sorted(exe.profile(given), key=lambda each: -each.seconds)
-        on_device = sum(each.seconds for each in timings)
+        kernels = by_kernel(exe.profile(given))
+        on_device = kernels["on_device_s"]
         return {
             "first_s": first,
             "error": error,
             "median_s": seconds,
-            "on_device_s": on_device,
             "gflops": workload.flops / on_device / 1e9,
             "gb_per_s": workload.bytes / on_device / 1e9,
             "dispatches": exe.report()["dispatch_count"],
-            "slowest": [[each.name, each.seconds] for each in timings[:8]],
+            **kernels,
         }
+
+
+def by_kernel(timings: Sequence[Timing]) -> Facts:
+    """Return the time of all kernels, and of those that take most."""
+    order = sorted(timings, key=lambda each: -each.seconds)
+    return {
+        "on_device_s": sum(each.seconds for each in order),
+        "slowest": [[each.name, each.seconds] for each in order[:8]],
+    }
 
 
 def run(session: Session, wanted: list[str]) -> Iterator[tuple[str, Facts]]:

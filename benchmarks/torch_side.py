@@ -1,4 +1,7 @@
-"""PyTorch on the processor, as a contestant: what else one could run here. It is eager."""
+"""PyTorch on the processor, as a contestant: what else one could run here. It is eager.
+
+`gpu.py` runs the same on a graphics card, in f32 proper: without TF32.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +65,14 @@ class Ops:
 class Operation:
     """Something computed once."""
 
-    def __init__(self, workload: workloads.Workload) -> None:
-        self.workload = workload
+    def __init__(self, workload: workloads.Workload, device: str = "cpu") -> None:
+        self.workload, self.device = workload, device
 
     def prepare(self) -> Facts:
         arrays = self.workload.arrays()
         start = time.perf_counter()
-        self.tensors = {name: torch.from_numpy(each) for name, each in arrays.items()}
-        answer = self.run().numpy()
+        self.tensors = {n: torch.from_numpy(each).to(self.device) for n, each in arrays.items()}
+        answer = self.run().cpu().numpy()
         first = time.perf_counter() - start
         return {"first_s": first, "error": self.workload.check(answer), "kernels": 0}
 
@@ -79,20 +82,22 @@ class Operation:
 
     def step(self) -> None:
         self.run()
+        wait(self.device)
 
 
 class Steps:
     """Training steps."""
 
-    def __init__(self, training: workloads.Training) -> None:
-        self.training = training
+    def __init__(self, training: workloads.Training, device: str = "cpu") -> None:
+        self.training, self.device = training, device
 
     def prepare(self) -> Facts:
         training = self.training
         arrays, self.batches = training.weights(), training.batches()
         start = time.perf_counter()
         self.weights = {
-            name: torch.nn.Parameter(torch.from_numpy(each)) for name, each in arrays.items()
+            name: torch.nn.Parameter(torch.from_numpy(each).to(self.device))
+            for name, each in arrays.items()
         }
         self.optimizer = torch.optim.AdamW(
             list(self.weights.values()), lr=training.rate, betas=training.betas,
@@ -105,15 +110,30 @@ class Steps:
         return {**facts, "error": training.check(losses)}
 
     def loss(self) -> float:
-        batch = {name: torch.from_numpy(each) for name, each in next(self.batches).items()}
+        arrays = next(self.batches)
+        batch = {name: torch.from_numpy(each).to(self.device) for name, each in arrays.items()}
         self.optimizer.zero_grad()
         loss = self.training.loss(Ops(), self.weights, batch)
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def step(self) -> None:
         self.loss()
+
+
+def wait(device: str) -> None:
+    """Wait for what a graphics card still computes."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def graphics_card() -> str | None:
+    """Return the name of the card that PyTorch can use, set to compute in f32; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return str(torch.cuda.get_device_name())
 
 
 def describe() -> Facts:

@@ -43,8 +43,13 @@ def test_the_script_for_graphics_cards(schedule: str, tmp_path: Path) -> None:
     run("gpu.py", "--quick", "--schedule", schedule, "--json", str(path))
     results = json.loads(path.read_text())
     assert list(results) == [
-        "adapter", "arithmetic", "bandwidth", "dispatching", "products", "operations", "models",
+        "adapter", "arithmetic", "bandwidth", "dispatching", "products", "halves", "long_products",
+        "operations", "models", "training", "torch",
     ]  # fmt: skip
+    parts, whole = (results["long_products"][key] for key in ("in_parts", "in_one"))
+    assert parts["matmul_16x4096x16"]["dispatches"] > whole["matmul_16x4096x16"]["dispatches"]
+    assert len(results["training"]["tiny_mlp"]["losses"]) == 4
+    assert results["halves"]["matmul_f16_64"]["error"] > 0.0
     product = results["products"]["matmul_96"]
     assert product["rank_of_first_choice"] >= 1
     assert len(product["gflops"]) > 1
