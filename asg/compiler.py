@@ -35,6 +35,7 @@ from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
+from asg.passes.split_rows import SplitRows
 from asg.passes.split_scans import SplitScans
 from asg.passes.split_sorts import REGISTER_RUN, STAGED_RUN, SplitSorts
 from asg.plan_view import PlanView
@@ -53,12 +54,15 @@ PIPELINE: tuple[Pass, ...] = (
     *DEFAULT,
     PackJoins(),
     SplitProducts(),
+    SplitRows(),
     SplitReductions(),
     SplitSorts(),
     SplitScans(),
     SplitJoins(),
     CopyOperands(),
 )
+
+GPU_ROWS = 64  # rows, of a workgroup each, that leave much of a graphics card idle
 
 
 @overload
@@ -347,6 +351,8 @@ def _decided(step: Pass, target: Target) -> Pass:
             return replace(step, fuse_attention=is_gpu or ("by cost" if has_shuffle else False))
         case SplitSorts(longest=None):
             return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
+        case SplitRows(most_rows=None) if is_gpu:
+            return replace(step, most_rows=GPU_ROWS)
         case _:
             return step
 

@@ -322,7 +322,9 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the mean along axes (all by default); that of f16 is rounded once, at the end."""
     tensor = cast(x, DType.F32)
     total = sum(tensor, axis, keepdims)
-    return _as_float(total * _one_over(tensor, axis, 0), x)
+    axes = normal_axes(reduction.reduce_sum, tensor, axis)
+    count = math.prod(tensor.shape[i] for i in axes)
+    return _as_float(total * (1.0 / count if count else math.nan), x)
 
 
 def _as_float(result: Tensor, x: Any) -> Tensor:
@@ -331,18 +333,16 @@ def _as_float(result: Tensor, x: Any) -> Tensor:
     return cast(result, dtype) if dtype.is_float else result
 
 
-def _one_over(x: Tensor, axis: Axis, ddof: int) -> float:
-    axes = normal_axes(reduction.reduce_sum, x, axis)
-    count = math.prod(x.shape[i] for i in axes) - ddof
-    return 1.0 / count if count > 0 else math.nan
-
-
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Return the mean squared distance from the mean; `ddof=1` divides by one less."""
     tensor = cast(x, DType.F32)
-    centred = tensor - mean(tensor, axis, keepdims=True)
-    squares = sum(square(centred), axis, keepdims)
-    return _as_float(squares * _one_over(tensor, axis, ddof), x)
+    axes = normal_axes(reduction.reduce_sum, tensor, axis)
+    count = math.prod(tensor.shape[i] for i in axes)
+    if count == 0:
+        return _as_float(sum(tensor, axis, keepdims) * math.nan, x)
+    _, _, squares = normalizing.moments(tensor, axes)
+    result: Tensor = squares * (count / (count - ddof) if ddof < count else math.nan)
+    return _as_float(result if keepdims else squeeze(result, axes), x)
 
 
 def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import math
 from typing import Literal
 
 from asg.graph import Graph, Node, Value
-from asg.index import ZERO, flatten, unflatten
+from asg.index import ZERO, Index, flatten, unflatten
 from asg.op import Combine, Contraction, Reduction, View
 from asg.passes.pull import Coordinates
 from asg.passes.spaces import element_variable, row_space, row_variable
@@ -55,17 +55,17 @@ def _product_reads(product: Node, operand: Operand) -> object:
     outer, inner = (first, last) if operand == "left" else (last, first)
     row, k = row_variable(outer), element_variable(inner)
     pair = (row, k) if operand == "left" else (k, row)
-    return outer, inner, _under_views(value, (*(ZERO for _ in batch), *pair))
+    return outer, inner, under_plain_views(value, (*(ZERO for _ in batch), *pair))
 
 
 def _sum_reads(node: Node) -> object:
     """Return what is read for result `row` of a sum in step `k`."""
     space = row_space(node)
     coordinates = unflatten(space.full, space.shape)
-    return space.rows, space.length, _under_views(node.inputs[0], coordinates)
+    return space.rows, space.length, under_plain_views(node.inputs[0], coordinates)
 
 
-def _under_views(value: Value, coordinates: Coordinates) -> object:
+def under_plain_views(value: Value, coordinates: Coordinates) -> tuple[Value, Index]:
     """Return the value under plain views of `value`, and the position that is read in it."""
     while isinstance(kind := value.node.op.kind, View):
         source = value.node.inputs[0]

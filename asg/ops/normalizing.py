@@ -14,7 +14,8 @@ import numpy as np
 from asg.errors import ShapeError
 from asg.graph import Attrs
 from asg.op import Array, BadSample, Composite, Example, Op, Sample
-from asg.ops.arithmetic import add, div, mul, sub
+from asg.ops.arithmetic import add, div, maximum, mul, sub
+from asg.ops.convert import stop_gradient
 from asg.ops.elementwise import exp, log, rsqrt
 from asg.ops.movement import broadcast, reshape
 from asg.ops.reduction import reduce_max, reduce_sum
@@ -128,23 +129,36 @@ log_softmax = Op(
 )
 
 
-def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean, `x` less its mean, and the mean of that squared; the axes are kept as 1."""
+def mean_along(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the mean; the axes are kept as 1."""
     count = math.prod(x.shape[axis] for axis in axes)
     ones = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    result: Tensor = mul(reshape(reduce_sum(x, axes=axes), shape=ones), 1.0 / count)
+    return result
 
-    def mean(values: Tensor) -> Tensor:
-        return mul(reshape(reduce_sum(values, axes=axes), shape=ones), 1.0 / count)  # type: ignore[no-any-return]
 
-    middle = mean(x)
-    centred: Tensor = sub(x, broadcast(middle, shape=x.shape))
-    return middle, centred, mean(mul(centred, centred))
+def moments(
+    x: Tensor, axes: tuple[int, ...], *, is_expansion: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean, `x` less its mean, and the mean of that squared; the axes are kept as 1.
+
+    The mean of large numbers is off by some of their roundings, which may be more than `x`
+    spreads. So what it is off by is the mean of `x` less the first mean, and is taken off again.
+    Gradients need not flow through the first mean, since any number would do in its place; an
+    expansion comes when gradients are taken already.
+    """
+    first = mean_along(x, axes) if is_expansion else stop_gradient(mean_along(x, axes))
+    near = sub(x, broadcast(first, shape=x.shape))
+    rest = mean_along(near, axes)
+    square = sub(mean_along(mul(near, near), axes), mul(rest, rest))
+    centred: Tensor = sub(near, broadcast(rest, shape=x.shape))
+    return add(first, rest), centred, maximum(square, 0.0)
 
 
 def _standardize(attrs: Attrs, x: Tensor) -> Tensor:
     if x.size == 0:
         return x
-    _, centred, variance = moments(x, attrs["axes"])
+    _, centred, variance = moments(x, attrs["axes"], is_expansion=True)
     result: Tensor = mul(centred, broadcast(rsqrt(add(variance, attrs["eps"])), shape=x.shape))
     return result
 
@@ -163,8 +177,8 @@ def _standardize_grad(node: Tensor, g: Tensor, x: Tensor) -> list[Tensor | None]
         return [g]
     axes = node.attrs["axes"]
     _, _, variance = moments(x, axes)
-    _, without_mean, _ = moments(g, axes)
-    along, _, _ = moments(mul(g, node), axes)
+    without_mean = sub(g, broadcast(mean_along(g, axes), shape=x.shape))
+    along = mean_along(mul(g, node), axes)
     rest = sub(without_mean, mul(node, broadcast(along, shape=x.shape)))
     return [mul(rest, broadcast(rsqrt(add(variance, node.attrs["eps"])), shape=x.shape))]
 

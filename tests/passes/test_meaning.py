@@ -10,6 +10,7 @@ from asg.compiler import PIPELINE
 from asg.passes.pipeline import Pass, pass_name
 from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
+from asg.passes.split_rows import SplitRows
 from asg.runtime.interpreter import run_with_updates
 from asg.verify import verify
 from support.random_graphs import RandomGraph, graphs
@@ -18,6 +19,7 @@ from support.random_graphs import RandomGraph, graphs
 PASSES: tuple[Pass, ...] = (
     *PIPELINE,
     SplitProducts(tile=2, enough_tiles=4, shortest=1, longest=2),
+    SplitRows(most_rows=8, shortest=5, parts=8, part=1),
     SplitReductions(enough_rows=8, shortest=8, parts=4),
 )
 
