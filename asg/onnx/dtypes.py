@@ -31,6 +31,9 @@ _COMPUTED = {
     "bool": DType.BOOL,
 }
 
+# What outputs of the 64-bit types are handed out as.
+WIDE = {"int64": "i64", "uint64": "u64", "float64": "f64"}
+
 
 def numpy_type(code: int) -> NumpyType:
     """Return the NumPy dtype of an ONNX element type.

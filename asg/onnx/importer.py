@@ -18,7 +18,7 @@ from asg.errors import AsgError, DTypeError, GraphError, InputError, ShapeError
 from asg.graph import Graph, Literal, Node
 from asg.onnx import folding, schemas
 from asg.onnx.call import Call, Operand, Typed
-from asg.onnx.dtypes import Array, NumpyType, computed_type, narrowed, numpy_type
+from asg.onnx.dtypes import WIDE, Array, NumpyType, computed_type, narrowed, numpy_type
 from asg.onnx.model import Model, all_nodes, domain_of, graph_nodes
 from asg.onnx.problems import NodeUnsupportedError, Problem
 from asg.onnx.registry import Converter, Table
@@ -129,16 +129,25 @@ class Importer:
         self.convert(proto.node, scope)
         found = {each.name: scope.find(each.name) for each in proto.output}
         outputs = {}
+        interfaces: dict[str, str] = {}
         for name, operand in found.items():
             if operand is None:  # what it depends on was noted, or this is a probe
                 continue
+            if operand.dtype.name in WIDE:
+                interfaces[name] = WIDE[operand.dtype.name]
             try:
                 outputs[name] = self.tensor(operand).value
             except (NodeUnsupportedError, DTypeError) as error:
                 self._note(f"output {name}", error)
         if self.problems or self.is_probe:
             return None
-        return Graph.build(outputs, name=self.model.name, values=self.values, inputs=self._inputs)
+        return Graph.build(
+            outputs,
+            name=self.model.name,
+            values=self.values,
+            inputs=self._inputs,
+            interfaces=interfaces,
+        )
 
     def _declare_inputs(self, scope: Scope) -> None:
         for proto in self.model.inputs:

@@ -12,7 +12,7 @@ from onnx import parser
 import asg
 from asg.onnx.registry import converter, gather
 from asg.runtime.interpreter import run
-from support.onnx_checks import check_model, check_node
+from support.onnx_checks import check_model, check_node, node_model
 
 pytestmark = pytest.mark.device
 
@@ -125,6 +125,30 @@ def test_shape_arithmetic_is_exact_and_folded() -> None:
     graph = asg.onnx.load(proto)
     assert [node.op.name for node in graph.nodes] == ["input", "reshape"]
     assert run(graph, {"x": np.zeros((4, 6))})["y"].shape == (6, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int8, np.uint8, np.int16, np.float16])
+def test_element_types_are_handed_out_as_the_model_says(dtype: type) -> None:
+    check_node("Add", [np.array([1, 2, 100], dtype), np.array([3, 4, 5], dtype)])
+
+
+def test_inputs_out_of_range_are_refused() -> None:
+    model, _ = node_model("Add", [np.array([1, 2]), np.array([3, 4])])
+    with (
+        asg.compile(asg.onnx.load(model)) as exe,
+        pytest.raises(asg.errors.InputError, match="5000000000"),
+    ):
+        exe({"x0": np.array([1, 5000000000]), "x1": np.array([3, 4])})
+
+
+@pytest.mark.parametrize("target", ["numpy", "wgpu"])
+def test_float64_is_narrowed_when_asked(target: str) -> None:
+    model, feeds = node_model("Add", [np.array([1.5, 2]), np.array([3.0, 4])])
+    with pytest.raises(asg.errors.UnsupportedError, match="float64 is not computed"):
+        asg.onnx.load(model)
+    with asg.compile(asg.onnx.load(model, float64="narrow"), target=target) as exe:
+        found = exe(feeds)["y0"]
+    assert (found.dtype, found.tolist()) == (np.float64, [4.5, 6.0])
 
 
 def test_constants_out_of_range_are_named() -> None:
