@@ -233,20 +233,20 @@ def _sum(const: int, terms: Terms) -> Index:
 
 
 def _recombine(gathered: dict[Atom, int]) -> int:
-    """Apply `c * (x % m) + c * m * (x // m) = c * x` until nothing changes."""
+    """Apply `c * (x % m) + c * m * (x // m) = c * x` until nothing changes, and the same within a
+    remainder: `c * (x % m) + c * m * (x // m % n) = c * (x % (m * n))`. Return what is constant."""
     const = 0
     pending = [atom for atom in gathered if isinstance(atom, Mod)]
     while pending:
         atom = pending.pop()
         c = gathered.get(atom, 0)
-        found = _matching_quotient(gathered, atom, c) if c else None
+        found = _matching_parts(gathered, atom, c) if c else None
         if found is None:
             continue
-        whole, quotient = found
-        del gathered[atom]
-        for part, _ in quotient.terms:
+        whole, parts = found
+        for part in (atom, *parts):
             del gathered[part]
-        const += c * whole.const - c * atom.divisor * quotient.const
+        const += c * whole.const
         for part, k in whole.terms:
             gathered[part] = gathered.get(part, 0) + c * k
         # What was put together may be what another remainder lacked.
@@ -254,19 +254,30 @@ def _recombine(gathered: dict[Atom, int]) -> int:
     return const
 
 
-def _matching_quotient(gathered: dict[Atom, int], atom: Mod, c: int) -> tuple[Index, Index] | None:
-    """Return `x` and `x // m` where `gathered` holds `c * (x % m)`, which is `c * atom`, and
-    `c * m * (x // m)`. The remainder may have been reduced: `4 k % 3` is `k % 3`."""
+def _matching_parts(
+    gathered: dict[Atom, int], atom: Mod, c: int
+) -> tuple[Index, tuple[Atom, ...]] | None:
+    """Return what `c * atom` and other parts are `c` times, and these parts.
+
+    The remainder `atom` may have been reduced: `4 k % 3` is `k % 3`.
+    """
     scale = c * atom.divisor
     quotient = _divide(atom.operand, atom.divisor)
     if quotient.terms and all(gathered.get(part, 0) == scale * k for part, k in quotient.terms):
-        return atom.operand, quotient
+        whole = atom.operand - quotient.const * atom.divisor
+        return whole, tuple(part for part, _ in quotient.terms)
     wanted = Index(0, ((atom, 1),))
     for part, k in gathered.items():
-        if not isinstance(part, Div) or k != scale or part.divisor != atom.divisor:
+        if k != scale:
             continue
-        if _remainder(part.operand, part.divisor) == wanted:
-            return part.operand, Index(0, ((part, 1),))
+        if isinstance(part, Mod) and part.operand == quotient:
+            whole = _remainder(atom.operand, atom.divisor * part.divisor)
+            if len(whole.terms) == 1:  # else it might fall into the same parts again
+                return whole, (part,)
+        if not isinstance(part, Div) or part.divisor != atom.divisor:
+            continue
+        if _remainder(part.operand, atom.divisor) == wanted:
+            return part.operand, (part,)
     return None
 
 

@@ -7,12 +7,13 @@ from functools import cached_property
 
 from asg.codegen.context import KernelContext
 from asg.codegen.text import LANES, lane_variable
-from asg.index import Index, Var, constant, variable
+from asg.index import Index, Mod, Var, constant, variable
 from asg.op import ArgReduction
 from asg.passes.spaces import RowSpace
 
 STAGED_WORKGROUP = 128
 SHORT = 4  # chunks that need no loop, whatever they do
+SHORTEST_PIECE = 8  # neighbours in memory that several invocations may read as they would a row
 # Loads and stores of an invocation that may be written one after the other, so that rows stay in
 # registers: drivers take some 20 ms to compile each. Only long work is worth many.
 HELD = 24
@@ -150,9 +151,9 @@ class RowSchedule:
 def choose(context: KernelContext, space: RowSpace, passes: int) -> list[RowSchedule]:
     """Choose schedules by target and by how rows lie in memory."""
     has_arg = any(isinstance(node.op.kind, ArgReduction) for node in context.kernel.anchors)
-    is_along = space.full.coefficient(Var("k", 0, space.length - 1)) == 1 and space.length > 1
+    is_along = _elements_are_neighbours(space, context.target.family)
     vector = "none"
-    if is_along and space.length % LANES == 0 and not has_arg:
+    if is_along and _has_quads(space) and not has_arg:
         vector = "element"
     elif _rows_are_neighbours(space):
         vector = "row"
@@ -192,6 +193,29 @@ def _fits_registers(context: KernelContext, space: RowSpace, passes: int, steps:
 def _loads(context: KernelContext, space: RowSpace) -> int:
     """Return how many operands are read for every element."""
     return sum(value.type.size >= space.length for value in context.kernel.reads)
+
+
+def _elements_are_neighbours(space: RowSpace, family: str) -> bool:
+    """Tell whether invocations side by side should read elements side by side.
+
+    A row may lie in one piece, in pieces of whole quads, or in others that are not short: these a
+    processor reads as fast one by one.
+    """
+    k = variable("k", space.length)
+    if space.length < 2 or (Var("k", 0, space.length - 1), 1) in space.full.terms:
+        return space.length > 1
+    pieces = [atom for atom, factor in space.full.terms if factor == 1 and isinstance(atom, Mod)]
+    is_long = any(each.operand == k and each.divisor >= SHORTEST_PIECE for each in pieces)
+    return _has_quads(space) or (is_long and family == "gpu")
+
+
+def _has_quads(space: RowSpace) -> bool:
+    """Tell whether each four elements of a row, counted from its first, lie side by side."""
+    if space.length % LANES:
+        return False
+    quad = variable("quad", space.length // LANES) * LANES + Index(0, ((lane_variable(), 1),))
+    moved = space.full.substitute({Var("k", 0, space.length - 1): quad})
+    return moved.coefficient(lane_variable()) == 1
 
 
 def _rows_are_neighbours(space: RowSpace) -> bool:

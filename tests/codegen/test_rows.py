@@ -191,3 +191,28 @@ def test_a_row_is_normalised_in_place(length: int) -> None:
                 executable({})
                 found = executable.state_dict()["s"]
             np.testing.assert_allclose(found, wanted, 1e-5, 1e-7, err_msg=label)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 14, 14), (3, 5, 7, 4), (4, 5, 7, 7), (2, 6, 1, 9), (5, 1, 3, 2), (1, 7, 3, 3)]
+)
+def test_rows_in_pieces(shape: tuple[int, ...], family: str) -> None:
+    """Statistics of channels, as batch norms have them, and what is made of them."""
+    x = asg.input("x", shape)
+    mean = functions.mean(x, axis=(0, 2, 3), keepdims=True)
+    variance = functions.mean((x - mean) * (x - mean), axis=(0, 2, 3), keepdims=True)
+    graph = asg.graph(outputs={"y": (x - mean) * functions.rsqrt(variance + 1e-5), "mean": mean})
+    inputs = {"x": np.random.default_rng(5).normal(3.0, 2.0, shape).astype(np.float32)}
+    found = _run(graph, inputs, family)
+    wanted = run(graph, inputs, dtype="f64")
+    for name, array in wanted.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=2e-6)
+
+
+def test_pieces_of_whole_quads_are_read_by_quads() -> None:
+    x = asg.input("x", (4, 32, 14, 14))
+    graph = asg.graph(outputs={"y": functions.sum(x, axis=(0, 2, 3))})
+    (kernel,) = lower({"main": graph}, target=CPU).kernels.values()
+    assert "4 elements at once" in kernel.variants[0].wgsl

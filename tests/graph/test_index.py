@@ -105,3 +105,13 @@ def test_reduced_remainders_meet_their_quotients() -> None:
     for shape in ((64, 3, 3), (8, 8, 3, 3), (12, 12, 4)):
         assert flatten(unflatten(k * 4 + lane, shape), shape) == k * 4 + lane
         assert flatten(unflatten(k * 4, shape), shape) == k * 4
+
+
+def test_remainders_within_a_remainder_are_one() -> None:
+    k = variable("k", 4 * 14 * 14)
+    assert k // 14 % 14 * 14 + k % 14 == k % 196
+    assert (k // 14 % 14 * 14 + k % 14) * 3 + k // 196 * 588 == k * 3
+    _, row, column = unflatten(k, (4, 14, 14))
+    assert flatten((row, column), (14, 14)) == k % 196
+    assert k // 14 % 13 * 14 + k % 14 == k % 182
+    assert str(k // 14 % 14 * 13 + k % 14) != str(k % 196)
