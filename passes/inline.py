@@ -89,7 +89,7 @@ def decide(
     for node in graph.nodes:
         loads: set[Value] = set()
         sites: set[Site] = set()
-        cost = node.op.kind.cost if isinstance(node.op.kind, Elementwise) else 0
+        cost = _own_cost(node)
         for operand in dict.fromkeys(node.inputs):
             if result.is_inline(operand.node):
                 loads |= result._loads[operand.node]
@@ -103,16 +103,42 @@ def decide(
         result._cost[node], result._loads[node] = cost, frozenset(loads)
         result._sites[node] = frozenset(sites)
         is_cheap = _is_cheap(node, cost, loads, node in operands) and not _is_wide(node, sites)
+        if node not in forced and not is_cheap:
+            narrow = _narrow_operand(result, node)
+            if narrow is not None:
+                _store(result, narrow.node, max_bindings, max_binding_bytes)
+                result._cost[node], result._loads[node] = _own_cost(node), frozenset({narrow})
+                result._sites[node] = frozenset({(narrow, ())})
+                continue
         if node in operands and not is_cheap:
             early = _early_factor(result, node)
             if early is not None:
                 result._work.add(early)
                 continue
         if node in forced or not is_cheap or _replaces_its_load(graph, node, loads):
-            result._work.add(node)
-            stored = (binding_count(type_.nbytes, max_binding_bytes) for type_ in node.types)
-            _limit_loads(result, node, max_bindings - sum(stored), max_binding_bytes)
+            _store(result, node, max_bindings, max_binding_bytes)
     return result
+
+
+def _store(result: Inlining, node: Node, max_bindings: int, max_binding_bytes: int) -> None:
+    """Let some kernel compute `node`, which leaves so many bindings for what it loads."""
+    result._work.add(node)
+    stored = (binding_count(type_.nbytes, max_binding_bytes) for type_ in node.types)
+    _limit_loads(result, node, max_bindings - sum(stored), max_binding_bytes)
+
+
+def _own_cost(node: Node) -> int:
+    return node.op.kind.cost if isinstance(node.op.kind, Elementwise) else 0
+
+
+def _narrow_operand(result: Inlining, node: Node) -> Value | None:
+    """Return what to store in the place of a cast to a wider type: its operand, in fewer bytes."""
+    if not isinstance(node.op.kind, Elementwise) or len(node.inputs) != 1:
+        return None
+    (own,) = node.inputs
+    is_computed = isinstance(own.node.op.kind, Elementwise) and result.is_inline(own.node)
+    is_narrow = own.type.dtype.is_narrow and own.type.nbytes < node.type.nbytes
+    return own if is_computed and is_narrow else None
 
 
 def _early_factor(result: Inlining, node: Node) -> Node | None:
