@@ -15,6 +15,7 @@ import click
 import asg
 from asg.cli.compile import compile_command
 from asg.cli.doctor import doctor_command
+from asg.cli.export import export_command
 from asg.cli.inspect import inspect_command
 from asg.cli.run import profile_command, run_command
 from asg.cli.tune import cache_command, tune_command
@@ -88,6 +89,7 @@ def main() -> None:
 
 for _command in (
     compile_command,
+    export_command,
     inspect_command,
     run_command,
     profile_command,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from onnx import helper, numpy_helper
 from asg.errors import GraphError, UnsupportedError
 from asg.graph import Graph, Node, Value, rewrite
 from asg.onnx.export_rules import rule_for
+from asg.onnx.patterns import Match, find_patterns
 from asg.onnx.writer import DOMAIN, ELEMENT, Writer, rename, value_info
 from asg.op import Attention, Composite
 from asg.ops.sources import input
@@ -77,15 +79,13 @@ def to_proto(graph: Graph, *, opset: int = OPSET) -> onnx.ModelProto:
         )
     if opset not in OPSETS:
         raise GraphError(f"opset {opset} can't be written; from {OPSETS[0]} to {OPSETS[-1]}")
-    graph = _spelt_out(graph)
-    _check_supported(graph)
+    graph, patterns = _spelt_out(graph, opset)
+    nodes = _needed(graph, patterns)
+    _check_supported(graph, [node for node in nodes if node not in patterns])
     to = Writer(opset)
-    tensors: dict[Value, str] = {}
-    for node in graph.nodes:
-        if node.is_input:
-            tensors[Value(node)] = node.attrs["name"]
-        else:
-            _write(to, graph, node, tensors)
+    tensors = {Value(node): node.attrs["name"] for node in graph.inputs}
+    for node in nodes:
+        _write(to, graph, node, patterns.get(node), tensors)
     outputs = _outputs(to, graph, tensors)
     model = helper.make_model(
         helper.make_graph(to.nodes, graph.name, _inputs(graph), outputs, _initializers(graph)),
@@ -100,30 +100,62 @@ def to_proto(graph: Graph, *, opset: int = OPSET) -> onnx.ModelProto:
     return model
 
 
-def _spelt_out(graph: Graph) -> Graph:
-    """Spell out composites and attention that have no rule."""
-
-    def expand(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        if not _is_whole(node):
-            return None
-        found = node.op.kind.expand(node.attrs, *map(Tensor, inputs))  # type: ignore[union-attr]
-        return tuple(each.value for each in (found if isinstance(found, tuple) else (found,)))
-
-    while any(_is_whole(node) for node in graph.nodes):
-        graph = rewrite(graph, expand)
-    return graph
+def _spelt_out(graph: Graph, opset: int) -> tuple[Graph, dict[Node, Match]]:
+    """Spell out composites and attention that have no rule; return what is written as a whole."""
+    while True:
+        patterns = find_patterns(graph, opset)
+        chosen = {node for node in graph.nodes if _is_whole(node) and node not in patterns}
+        if not chosen:
+            return graph, patterns
+        graph = rewrite(graph, partial(_expand, chosen))
 
 
 def _is_whole(node: Node) -> bool:
     return isinstance(node.op.kind, (Composite, Attention)) and rule_for(node) is None
 
 
-def _check_supported(graph: Graph) -> None:
+def _expand(chosen: set[Node], node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    kind = node.op.kind
+    if node not in chosen or not isinstance(kind, (Composite, Attention)):
+        return None
+    found = kind.expand(node.attrs, *map(Tensor, inputs))
+    return tuple(each.value for each in (found if isinstance(found, tuple) else (found,)))
+
+
+def _needed(graph: Graph, patterns: Mapping[Node, Match]) -> list[Node]:
+    """Return the nodes to write, in order."""
+    wanted: set[Node] = set()
+    pending = [value.node for value in graph.results]
+    while pending:
+        node = pending.pop()
+        if node in wanted:
+            continue
+        wanted.add(node)
+        pending += [value.node for value in _operands(node, patterns.get(node))]
+    return [node for node in graph.nodes if node in wanted and not node.is_input]
+
+
+def _operands(node: Node, match: Match | None) -> tuple[Value, ...]:
+    """Return what a node is written from. Operators broadcast by themselves, where an operand
+    shows them to which shape."""
+    if match is not None:
+        return match.operands
+    if not node.op.broadcasts:
+        return node.inputs
+    sources = [
+        value.node.inputs[0] if value.node.op.name == "broadcast" else value
+        for value in node.inputs
+    ]
+    is_shown = any(value.type.shape == node.type.shape for value in sources)
+    return tuple(sources) if is_shown else node.inputs
+
+
+def _check_supported(graph: Graph, nodes: list[Node]) -> None:
     missing = [
         f"  {graph.names[Value(node)]}: {node.op.name}"
         + (f" at {node.site}: {node.site.source}" if node.site else "")
-        for node in graph.nodes
-        if not node.is_input and not _has_form(node)
+        for node in nodes
+        if not _has_form(node)
     ]
     if missing:
         raise UnsupportedError(
@@ -136,7 +168,9 @@ def _has_form(node: Node) -> bool:
     return rule_for(node) is not None and not (_is_narrow(node) and node.op.name == "bitcast")
 
 
-def _write(to: Writer, graph: Graph, node: Node, tensors: dict[Value, str]) -> None:
+def _write(
+    to: Writer, graph: Graph, node: Node, match: Match | None, tensors: dict[Value, str]
+) -> None:
     """Write a node; its results take the names of its values where they are new."""
     names = [graph.names[value] for value in node.values]
     to.label = names[0]
@@ -145,8 +179,13 @@ def _write(to: Writer, graph: Graph, node: Node, tensors: dict[Value, str]) -> N
     if all(value.type.size == 0 for value in node.values):
         found = tuple(_empty(to, value) for value in node.values)
     else:
-        operands = [tensors[value] for value in node.inputs]
-        found = _write_wide(to, node, operands) if _is_narrow(node) else _apply(to, node, operands)
+        operands = [tensors[value] for value in _operands(node, match)]
+        if match is not None:
+            found = (match.write(to, operands),)
+        elif _is_narrow(node):
+            found = _write_wide(to, node, operands)
+        else:
+            found = _apply(to, node, operands)
     for value, name, result in zip(node.values, names, found, strict=True):
         is_new = not to.is_shared(result) and rename(to.nodes[first:], result, name)
         tensors[value] = name if is_new else result

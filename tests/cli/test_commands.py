@@ -38,6 +38,24 @@ def test_compile(run: Run, tmp_path: Path, bundle: str, family: str) -> None:
     assert data["state"] == {"w": "f32[8, 16]", "count": "i32[]"}
 
 
+def test_export(run: Run, tmp_path: Path) -> None:
+    text = passed(run("export", "model.py:graph", "-o", "m.onnx", "--opset", "18"))
+    assert text.startswith("wrote m.onnx: ")
+    graph = asg.onnx.load(tmp_path / "m.onnx")
+    assert "w" in graph.input_names("parameter")
+    data = json.loads(
+        passed(run("export", "model.py:both", "-o", "m.onnx", "--entry", "main", "--json"))
+    )
+    assert data["file"] == "m.onnx"
+    wrong = run("export", "model.py:both", "-o", "m.onnx")
+    assert "; fix: choose one with --entry" in passed_with(wrong, 5)
+
+
+def passed_with(result: Result, status: int) -> str:
+    passed(result, status)
+    return result.stderr
+
+
 def test_compile_of_a_bundle(run: Run) -> None:
     passed(run("compile", "double.graph", "-o", "b.asg"))
     result = run("compile", "b.asg", "-o", "c.asg")

@@ -304,6 +304,46 @@ def test_what_can_not_be_saved() -> None:
         to_proto(classifier(), opset=11)
 
 
+PATTERNS = {
+    "MaxPool": (nn.MaxPool2d(3, stride=2, padding=1), (2, 3, 7, 8)),
+    "AveragePool": (nn.AvgPool2d(2, padding=1), (2, 3, 6, 7)),
+    "Gelu": (nn.GELU(), (3, 4)),
+    "Gelu-tanh": (nn.GELU(approximate="tanh"), (3, 4)),
+    "LayerNormalization": (nn.LayerNorm((3, 4)), (2, 3, 4)),
+    "BatchNormalization": (nn.BatchNorm2d(3), (2, 3, 4, 5)),
+    "Conv": (nn.Conv2d(4, 6, 3, groups=2, padding=1, dilation=2), (1, 4, 7, 8)),
+    "Conv-1": (nn.Conv1d(2, 3, 2, stride=2), (2, 2, 9)),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_layers_that_onnx_has_as_a_whole(name: str) -> None:
+    layer, shape = PATTERNS[name]
+    rng = np.random.default_rng(0)
+    values = {
+        key: rng.uniform(0.5, 2, array.shape).astype(array.dtype)
+        for key, array in layer.state_dict().items()
+    }
+    layer.load_state_dict(values)
+    graph = asg.trace(layer.eval(), asg.spec(shape))
+    proto = check(graph, {graph.input_names("input")[0]: normal(*shape)}, rtol=1e-4)
+    written = [node.op_type for node in proto.graph.node if node.op_type != "Constant"]
+    assert written == [name.partition("-")[0]]
+
+
+def test_what_others_read_stays_apart() -> None:
+    x = asg.input("x", (3, 4))
+    scaled = x * np.float32(np.sqrt(0.5))
+    y = 0.5 * x * (1.0 + asg.erf(scaled))
+    graph = asg.graph({"y": y, "scaled": scaled})
+    proto = check(graph, {"x": normal(3, 4)})
+    assert "Gelu" not in {node.op_type for node in proto.graph.node}
+    twice = asg.graph({"y": 0.5 * x * (1.0 + asg.erf(x * np.float32(np.sqrt(0.5)))) * 2.0})
+    proto = check(twice, {"x": normal(3, 4)})
+    assert [n.op_type for n in proto.graph.node if n.op_type != "Constant"] == ["Gelu", "Mul"]
+    assert "Gelu" not in {node.op_type for node in to_proto(twice, opset=19).graph.node}
+
+
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "i8", "u8", "i16", "u16"])
 def test_narrow_types(dtype: str) -> None:
     x = asg.input("x", (3, 4), dtype)

@@ -11,18 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from asg.graph import Node
-from asg.onnx.export_rules import bits, elementwise, movement, reduction, structured
+from asg.onnx.export_rules import bits, elementwise, movement, placing, reduction, structured
 from asg.onnx.writer import Rule, Writer
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES,
     **bits.RULES,
     **movement.RULES,
+    **placing.RULES,
     **reduction.RULES,
     **structured.RULES,
 }
 
-FITS: Mapping[str, Callable[[Node], bool]] = {**structured.FITS}
+FITS: Mapping[str, Callable[[Node], bool]] = {**placing.FITS, **structured.FITS}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asg.graph import Node
-from asg.onnx.writer import ELEMENT, I32, I64, Rule, Writer
+from asg.onnx.writer import ELEMENT, I64, Rule, Writer
 from asg.types import DType
 
 _FAR = -(2**62)  # beyond the start of every axis
@@ -159,7 +159,7 @@ def by_position(to: Writer, node: Node, x: str) -> str:
     return to("Gather", flat, to.constant(places, np.int64), axis=0)
 
 
-def _positions(to: Writer, node: Node, index: str) -> tuple[str, int]:
+def positions(to: Writer, node: Node, index: str) -> tuple[str, int]:
     """Return the positions in i64, counted from the start where they are inside."""
     size = node.inputs[0].type.shape[node.attrs["axis"]]
     wide = to.cast(index, I64)
@@ -171,35 +171,9 @@ def _positions(to: Writer, node: Node, index: str) -> tuple[str, int]:
 
 def gather(to: Writer, node: Node, x: str, index: str) -> str:
     """The nearest slice where a position is outside."""
-    wide, size = _positions(to, node, index)
+    wide, size = positions(to, node, index)
     near = to("Clip", wide, to.constant(0, np.int64), to.constant(size - 1, np.int64))
     return to("Gather", x, near, axis=node.attrs["axis"])
-
-
-def scatter_add(to: Writer, node: Node, x: str, index: str, updates: str) -> str:
-    """Rows along the first axis; one more takes the updates that are dropped."""
-    axis, shape = node.attrs["axis"], node.type.shape
-    wide, size = _positions(to, node, index)
-    is_inside = to("And", to("GreaterOrEqual", wide, to.constant(0, np.int64)),
-                   to("Less", wide, to.constant(size, np.int64)))  # fmt: skip
-    places = to("Where", is_inside, wide, to.constant(size, np.int64))
-    count = node.inputs[1].type.size
-    rank = node.inputs[1].type.rank
-    others = [each for place, each in enumerate(shape) if place != axis]
-    order = [axis, *(place for place in range(len(shape)) if place != axis)]
-    rows = to("Transpose", x, perm=order)
-    rows = padded(to, rows, node.type.dtype, [0] * len(shape), [1, *[0] * len(others)])
-    moved = [*range(axis, axis + rank), *range(axis), *range(axis + rank, len(shape) + rank - 1)]
-    added = to("Transpose", updates, perm=moved) if moved else updates
-    added = to.reshape(added, [count, *others])
-    if node.type.dtype is DType.U32:  # the low word of a sum is that of a signed one
-        rows, added = to.cast(rows, I32), to.cast(added, I32)
-    indices = to.reshape(places, [count, 1])
-    found = to("ScatterND", rows, indices, added, reduction="add")
-    if node.type.dtype is DType.U32:
-        found = to.cast(found, ELEMENT[DType.U32])
-    found = sliced(to, found, [0], [size], [1])
-    return to("Transpose", found, perm=list(np.argsort(order)))
 
 
 def dynamic_update_slice(to: Writer, node: Node, x: str, start: str, update: str) -> str:
@@ -237,5 +211,4 @@ RULES: dict[str, Rule] = {
     "windows": windows,
     "window_sources": by_position,
     "gather": gather,
-    "scatter_add": scatter_add,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from asg.graph import Node
@@ -21,17 +23,23 @@ def reduce(to: Writer, node: Node, x: str) -> str:
     """Sums and products wrap around; a NaN stays."""
     dtype, name = node.type.dtype, node.op.name
     if dtype.is_float:
-        found = _along(to, _REDUCE[name], x, node)
         if name not in ("max", "min") or not node.attrs["axes"]:
-            return found
-        is_nan = _along(to, "ReduceMax", to.cast(to("IsNaN", x), I32), node)
-        nothing = to.constant(np.nan, np.float32)
-        return to("Where", to("Greater", is_nan, to.constant(0, np.int32)), nothing, found)
+            return _along(to, _REDUCE[name], x, node)
+        return largest(to, _REDUCE[name], x, node.attrs["axes"])
     if name in ("sum", "prod"):  # in i64, as ONNX Runtime adds i32 without wrapping around
         return to.cast(_along(to, _REDUCE[name], to.cast(x, I64), node), ELEMENT[dtype])
     if dtype is not DType.U32:
         return _along(to, _REDUCE[name], x, node)
     return to.flipped(_along(to, _REDUCE[name], to.flipped(x, I32), node), U32)
+
+
+def largest(to: Writer, op: str, x: str, axes: Sequence[int]) -> str:
+    """Write `ReduceMax` or `ReduceMin` of floats; NaN where there is one."""
+    where = to.integers(axes)
+    found = to(op, x, where, keepdims=0)
+    flags = to("ReduceMax", to.cast(to("IsNaN", x), I32), where, keepdims=0)
+    nothing = to.constant(np.nan, np.float32)
+    return to("Where", to("Greater", flags, to.constant(0, np.int32)), nothing, found)
 
 
 def any_all(to: Writer, node: Node, x: str) -> str:
