@@ -128,7 +128,9 @@ class Entry:
     `updates` names the state (by slot name) that a run changes, with the graph value it becomes;
     steps that only serve outputs nobody asked for may be left out, those that serve updates not.
     `values` locates every graph value that a step reads or writes, for checking; with buffer
-    reuse, a place holds its value only from its step until the place is written again.
+    reuse, a place holds its value only from its step until the place is written again. `cuts` says
+    which outputs are shorter than their slots: along which axis, and which output holds the
+    number of elements that are real.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Entry:
     updates: Mapping[str, str]
     steps: tuple[Step, ...]
     values: Mapping[str, Slot]
+    cuts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from asg.artefact import Artefact, Dispatch
 from asg.codegen.build import Generate
 from asg.codegen.context import Target
+from asg.cutting import uncut, uncut_entries
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
 from asg.open_graph import OpenGraph, closed
@@ -238,7 +239,8 @@ def _tuned(
     from asg import tuning
 
     check_supported(entries)
-    plans = {key: fuse(prepare(graph, (), passes)) for key, graph in entries.items()}
+    plain = uncut_entries(entries)
+    plans = {key: fuse(prepare(graph, (), passes)) for key, graph in plain.items()}
     budget = tuning.DEFAULT_BUDGET if tune is True else float(tune)
     found = tuning.tune(plans, device, target, budget=budget)
     return with_choices(target, found.choices), tuning.report(found)
@@ -393,7 +395,9 @@ def lower(
     watch = Stopwatch()
     folder = os.environ.get("ASG_DUMP")
     plans: dict[str, FusionPlan] = {}
-    for key, graph in entries.items():
+    cuts: dict[str, dict[str, tuple[int, str]]] = {}
+    for key, whole in entries.items():
+        graph, cuts[key] = uncut(whole)
         observers: tuple[Observer, ...] = (DumpTo(Path(folder) / key),) if folder else ()
         with watch.stage("passes"):
             prepared = prepare(graph, observers, passes)
@@ -417,7 +421,8 @@ def lower(
     for graph in entries.values():
         values = {**graph.values, **values}
     report = {**artefact.report, "compile_s": sum(seconds.values()), "compile_stages": seconds}
-    artefact = replace(artefact, values=values, report=report)
+    made = {key: replace(each, cuts=cuts[key]) for key, each in artefact.entries.items()}
+    artefact = replace(artefact, values=values, report=report, entries=made)
     if folder:
         dump_kernels(artefact, Path(folder))
         plan = PlanView.from_report(artefact.report["plan"])

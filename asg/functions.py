@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from asg import arranging, ordering, placing, resampling, running
+from asg import arranging, ordering, placing, resampling, running, selecting
 from asg.arranging import *  # noqa: F403
 from asg.errors import DTypeError
 from asg.op import Op
@@ -25,6 +25,7 @@ from asg.placing import *  # noqa: F403
 from asg.random import fold_in, key, random_bernoulli, random_bits, random_uniform
 from asg.resampling import *  # noqa: F403
 from asg.running import *  # noqa: F403
+from asg.selecting import *  # noqa: F403
 from asg.shaping import (
     arange,
     broadcast_to,
@@ -86,6 +87,7 @@ __all__ += running.__all__
 __all__ += placing.__all__
 __all__ += arranging.__all__
 __all__ += resampling.__all__
+__all__ += selecting.__all__
 
 Axis = int | Sequence[int] | None
 
@@ -422,7 +424,7 @@ def softplus(x: Any) -> Tensor:
 
 
 _METHODS: tuple[Any, ...] = (
-    *arranging.METHODS, *ordering.METHODS, *running.METHODS,
+    *arranging.METHODS, *ordering.METHODS, *running.METHODS, *selecting.METHODS,
     abs, acos, acosh, all, any, argmax, argmin, asin, asinh, atan, atanh, broadcast_to, cast,
     ceil, clip, cos, cosh, erf, exp, expm1, flatten, flip, floor, gelu, isfinite, isinf, isnan,
     log, log1p, log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, permute, pow,

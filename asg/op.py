@@ -195,6 +195,14 @@ class Procedure:
     written: Written | None = None
 
 
+@dataclass(frozen=True)
+class Cut:
+    """`cut(x, count)`: a result of which the first `count` elements are real.
+
+    Whoever runs the graph cuts it (`asg/cutting.py`); no kernel meets it.
+    """
+
+
 Kind = (
     Elementwise
     | View
@@ -208,6 +216,7 @@ Kind = (
     | Composite
     | Attention
     | Procedure
+    | Cut
 )
 
 

@@ -28,6 +28,7 @@ from asg.op import (
     Combine,
     Composite,
     Contraction,
+    Cut,
     Elementwise,
     Gather,
     Join,
@@ -156,7 +157,7 @@ def rounding(op: Op) -> Rounding:
     """Return what a node of this op may add."""
     kind = op.kind
     match kind:
-        case View() | Join() | Gather() | Source() | ArgReduction() | Scatter(adds=False):
+        case View() | Join() | Gather() | Source() | ArgReduction() | Scatter(adds=False) | Cut():
             return ROUNDING["exact"]
         case Procedure(written=Written(ulp=ulp), is_sum=False):
             return Rounding(2.0 * ulp, 0, 8, "as its definition says")

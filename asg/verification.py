@@ -20,6 +20,7 @@ from asg.checks import Check, DifferentialReport, Stage
 from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.comparison import Array, Yardstick, compare
+from asg.cutting import uncut_entries
 from asg.errors import AsgError, GraphError, InputError
 from asg.gradient_check import check_gradients
 from asg.graph import Graph, Literal, Value
@@ -158,7 +159,7 @@ def entries_of(model: Model) -> tuple[dict[str, Graph], Artefact | None]:
     """Return the entries of a model, and its artefact if it is one."""
     if isinstance(model, Artefact):
         return artefact_graphs(model), model
-    return compiler.as_entries(model), None
+    return uncut_entries(compiler.as_entries(model)), None
 
 
 def artefact_graphs(artefact: Artefact) -> dict[str, Graph]:

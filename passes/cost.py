@@ -11,6 +11,7 @@ from asg.op import (
     Attention,
     Composite,
     Contraction,
+    Cut,
     Elementwise,
     Form,
     Gather,
@@ -46,7 +47,7 @@ def node_flops(node: Node) -> int:
             return _attention_flops(node, part)
         case Procedure(form):
             return _procedure_flops(node, form)
-        case View() | Join() | Gather() | Source() | Composite():
+        case View() | Join() | Gather() | Source() | Composite() | Cut():
             return 0
         case _:
             assert_never(kind)

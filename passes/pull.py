@@ -16,6 +16,7 @@ from asg.op import (
     Attention,
     Composite,
     Contraction,
+    Cut,
     Elementwise,
     Gather,
     Join,
@@ -57,6 +58,7 @@ def operand_coordinates(
             | Composite()
             | Attention()
             | Procedure()
+            | Cut()
         ):
             return [(operand, None) for operand in node.inputs]
         case _:

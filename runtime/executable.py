@@ -15,6 +15,13 @@ from asg.graph import Graph
 from asg.plan_view import PlanView
 from asg.runtime.arrays import to_array
 from asg.runtime.bundle import load_bundle, save_bundle
+from asg.runtime.cuts import (
+    cut_all,
+    output_names,
+    refuse_on_device,
+    visible_outputs,
+    with_counts,
+)
 from asg.runtime.device_array import DeviceArray
 from asg.runtime.devices import shared_device
 from asg.runtime.entry_point import EntryPoint, Results
@@ -41,7 +48,7 @@ class Executable:
                 name: EntryPoint(
                     name,
                     slot_types(entry.inputs),
-                    slot_types(entry.outputs),
+                    slot_types(visible_outputs(entry)),
                     partial(self._run, name),
                 )
                 for name, entry in artefact.entries.items()
@@ -60,8 +67,16 @@ class Executable:
         outputs: Iterable[str] | None,
         on_device: bool,
     ) -> Results:
-        run = self.executor.run_on_device if on_device else self.executor.run
-        return dict(run(entry, inputs, outputs))
+        program = self.executor.artefact.entries[entry]
+        if not program.cuts:
+            run = self.executor.run_on_device if on_device else self.executor.run
+            return dict(run(entry, inputs, outputs))
+        names = output_names(program) if outputs is None else list(dict.fromkeys(outputs))
+        if on_device:
+            refuse_on_device(program, names)
+            return dict(self.executor.run_on_device(entry, inputs, names))
+        found = self.executor.run(entry, inputs, with_counts(program, names))
+        return dict(cut_all(program, names, found))
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from asg.cutting import cut_results, shortened
 from asg.errors import InputError
 from asg.evaluate import Array, Precision, compute, storage_dtype
 from asg.graph import Graph, Node, Value
@@ -61,6 +62,10 @@ def run_with_updates(
     given = _inputs(graph, inputs, values or {}, dtype)
     last_use = _last_uses(graph)
     computed: dict[Value, Array] = {}
+    cuts, lengths = cut_results(graph), dict[str, tuple[int, int]]()
+    ends: dict[Node, list[str]] = {}
+    for name in cuts:
+        ends.setdefault(graph.outputs[name].node, []).append(name)
     for position, node in enumerate(graph.nodes):
         if node in given:
             results: tuple[Array, ...] = (given[node],)
@@ -72,10 +77,14 @@ def run_with_updates(
         computed.update(zip(node.values, results, strict=True))
         if observe is not None:
             observe(node, results)
+        for name in ends.get(node, ()):
+            lengths[name] = cuts[name].axis, int(computed[cuts[name].count])
         for value in dict.fromkeys((*node.inputs, *node.values)):
             if last_use.get(value, position) <= position and value not in graph.results:
                 del computed[value]
     outputs = {name: computed[value] for name, value in graph.outputs.items()}
+    for name, (axis, length) in lengths.items():
+        outputs[name] = shortened(outputs[name], axis, length)
     updates = {name: computed[value] for name, value in graph.updates.items()}
     return outputs, updates
 

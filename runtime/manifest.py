@@ -111,6 +111,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "updates": dict(entry.updates),
         "steps": [_step(step) for step in entry.steps],
         "values": {name: _slot(slot) for name, slot in entry.values.items()},
+        **({"cuts": {name: list(each) for name, each in entry.cuts.items()}} if entry.cuts else {}),
     }
 
 
@@ -268,7 +269,7 @@ def _read_entry(
     roles: Mapping[str, str],
     kernels: Mapping[str, Kernel],
 ) -> Entry:
-    field.only("name", "inputs", "outputs", "updates", "steps", "values")
+    field.only("name", "inputs", "outputs", "updates", "steps", "values", "cuts")
     inputs = tuple(_read_slot(each, buffers) for each in field["inputs"].items(_COUNT))
     outputs = tuple(
         _read_slot(each, buffers, ("interface",)) for each in field["outputs"].items(_COUNT)
@@ -288,7 +289,27 @@ def _read_entry(
     steps = tuple(
         _read_step(each, buffers, kernels, places) for each in field["steps"].items(_COUNT)
     )
-    return Entry(field["name"].text(), inputs, outputs, updates, steps, values)
+    cuts = _read_cuts(field, {slot.name: slot for slot in outputs})
+    return Entry(field["name"].text(), inputs, outputs, updates, steps, values, cuts)
+
+
+def _read_cuts(field: Field, outputs: Mapping[str, Slot]) -> dict[str, tuple[int, str]]:
+    """Return which outputs are cut, and where; a manifest without cuts has no such field."""
+    found: dict[str, tuple[int, str]] = {}
+    if "cuts" not in field.mapping():
+        return found
+    for name, each in field["cuts"].entries(_COUNT):
+        if name not in outputs:
+            raise each.error("is no output")
+        parts = each.items(2)
+        if len(parts) != 2:
+            raise each.error("an axis and the name of a count are needed")
+        axis = parts[0].integer(0, max(outputs[name].type.rank - 1, 0))
+        count = parts[1].text()
+        if count not in outputs or outputs[count].type != TensorType((), DType.I32):
+            raise each.error(f"{count!r} is no output of type i32[]")
+        found[name] = axis, count
+    return found
 
 
 def _read_step(

@@ -93,6 +93,7 @@ def passes_of(loaded: Loaded, entry: str | None) -> dict[str, str]:
         GraphError: a bundle does not have them, or there is no such entry.
     """
     from asg.compiler import PIPELINE, as_entries, fuse
+    from asg.cutting import uncut_entries
     from asg.passes.pipeline import Step, run_pipeline
 
     if loaded.artefact is not None:
@@ -100,7 +101,7 @@ def passes_of(loaded: Loaded, entry: str | None) -> dict[str, str]:
             f"{loaded.text} is a bundle: it holds the graphs after all passes only\n"
             "  fix: inspect the model that it came from"
         )
-    entries = as_entries(loaded.entries)
+    entries = uncut_entries(as_entries(loaded.entries))
     name = entry or next(iter(entries))
     if name not in entries:
         raise GraphError(f"there is no entry {name!r}; entries: {', '.join(entries)}")

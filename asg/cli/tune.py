@@ -63,6 +63,7 @@ def tune_command(
     whose results are wrong is reported, and the exit status is 1.
     """
     from asg.compiler import as_entries, fuse, lower, prepare, target_for, with_choices
+    from asg.cutting import uncut_entries
     from asg.runtime.bundle import save_bundle
     from asg.runtime.devices import shared_device
     from asg.tuning import report, tune
@@ -71,7 +72,7 @@ def tune_command(
     if loaded.artefact is not None:
         raise GraphError(f"{model} is a bundle already; tune the model that it came from")
     opened = shared_device(device)
-    entries = as_entries(loaded.entries)
+    entries = uncut_entries(as_entries(loaded.entries))
     target = target_for(opened.adapter_class, target_family)
     plans = {key: fuse(prepare(graph)) for key, graph in entries.items()}
     with _progress() as on_progress:

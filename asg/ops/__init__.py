@@ -16,6 +16,7 @@ from asg.ops import (
     convert,
     convolution,
     cumulative,
+    cutting,
     elementwise,
     hyperbolic,
     indexing,
@@ -41,7 +42,7 @@ _FAMILIES: tuple[ModuleType, ...] = (
     linear, indexing, overwriting, normalizing, losses, attention, windows, convolution, pooling,
     quantized,
 )  # fmt: skip
-_FAMILIES += (sorting, cumulative, placing)
+_FAMILIES += (sorting, cumulative, placing, cutting)
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}
 

@@ -24,6 +24,7 @@ from asg.op import (
     Attention,
     Composite,
     Contraction,
+    Cut,
     Elementwise,
     Gather,
     Join,
@@ -241,6 +242,8 @@ class _Maker:
                 self.indexed(op)
             case Source():
                 self.source(op)
+            case Cut():
+                raise _NotNowError  # only whole outputs are cut
             case Composite() | Attention() | Procedure():
                 self.from_sample(op, self.random.choice(list(op.samples)))
             case _:
