@@ -165,7 +165,7 @@ class Attention:
     expand: Callable[..., Tensor | tuple[Tensor, ...]]
 
 
-Form = Literal["sort", "merge", "scan", "recur", "search", "segments", "written"]
+Form = Literal["sort", "merge", "scan", "recur", "search", "segments", "suppress", "written"]
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,22 @@ from typing import Any
 from asg import shaping
 from asg.errors import ShapeError
 from asg.ops import sorting
-from asg.ops.arithmetic import add, floor_divide, minimum, remainder, sub
+from asg.ops.arithmetic import add, floor_divide, maximum, minimum, mul, remainder, sub
 from asg.ops.bits import bitwise_not
 from asg.ops.convert import cast
 from asg.ops.cumulative import cumsum, shifted
 from asg.ops.cutting import cut
 from asg.ops.indexing import gather
-from asg.ops.logic import equal, less, not_equal, select
-from asg.ops.movement import broadcast, reshape
+from asg.ops.logic import equal, greater, isnan, less, not_equal, select
+from asg.ops.movement import broadcast, reshape, slice_
 from asg.ops.placing import search_rows
+from asg.ops.reduction import reduce_sum
 from asg.ops.sources import constant, iota
+from asg.ops.suppressing import suppress_rows
 from asg.tensor import Tensor, as_tensor, broadcast_shapes, explain
 from asg.types import DType
 
-__all__ = ["compress", "masked_select", "nonzero", "unique"]
+__all__ = ["compress", "masked_select", "non_max_suppression", "nonzero", "unique"]
 
 
 def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,6 +98,66 @@ def masked_select(x: Any, mask: Any) -> Tensor:
     tensor, chosen = (shaping.broadcast_to(each, shape) for each in (tensor, chosen))
     flat = reshape(tensor, shape=(tensor.size,))
     return compress(flat, reshape(chosen, shape=(tensor.size,)), 0)
+
+
+def non_max_suppression(
+    boxes: Any,
+    scores: Any,
+    most: int,
+    iou_threshold: float = 0.0,
+    score_threshold: float | None = None,
+    center: bool = False,
+) -> Tensor:
+    """Return which boxes are kept, `[count, 3]`: batch, class and box (ONNX NonMaxSuppression).
+
+    `boxes` `[b, n, 4]` are two corners each, or with `center` a centre and a size; `scores` are
+    `[b, c, n]`. For each class boxes are taken by falling scores above `score_threshold`, `most` at
+    most, unless they share more than `iou_threshold` of their area with one taken before. NaN is
+    no score.
+    """
+    corners, given = as_tensor(boxes), as_tensor(scores)
+    fits = corners.ndim == 3 and corners.shape[2] == 4 and given.ndim == 3
+    if not fits or given.shape != (corners.shape[0], given.shape[1], corners.shape[1]):
+        error = ShapeError(f"{given.type} are no scores [b, c, n] for boxes {corners.type}")
+        raise explain(error, suppress_rows, [corners.value, given.value])
+    batches, classes, size = given.shape
+    limit = max(min(int(most), size), 0)
+    low = float("-inf")
+    clean = select(isnan(given), low, given)
+    is_wanted = (
+        bitwise_not(isnan(given)) if score_threshold is None else greater(clean, score_threshold)
+    )
+    number = shaping.broadcast_to(constant(0), given.shape[:2])
+    if size and limit:
+        _, order = sorting.sort(select(is_wanted, clean, low), axis=2, descending=True, count=size)
+        count = reduce_sum(cast(is_wanted, DType.I32), axes=(2,))
+        chosen, number = suppress_rows(
+            _corners(corners, center), order, count, most=limit, threshold=float(iou_threshold)
+        )
+    else:
+        chosen = shaping.broadcast_to(constant(0), (batches, classes, limit))
+    shape = (batches, classes, limit)
+    rank = iota(shape=shape, axis=2, dtype=DType.I32)
+    held = broadcast(reshape(number, shape=(batches, classes, 1)), shape=shape)
+    found, total = _positions(reshape(less(rank, held), shape=(prod(shape),)))
+    places = _near(found, prod(shape))
+    columns = [
+        iota(shape=shape, axis=0, dtype=DType.I32),
+        iota(shape=shape, axis=1, dtype=DType.I32),
+        chosen,
+    ]
+    flat = [reshape(column, shape=(prod(shape), 1)) for column in columns]
+    return _cut(gather(shaping.concatenate(flat, 1), places, axis=0), total)
+
+
+def _corners(boxes: Tensor, center: bool) -> Tensor:
+    """Return boxes as low and high corners."""
+    first = slice_(boxes, starts=(0, 0, 0), stops=(*boxes.shape[:2], 2), steps=(1, 1, 1))
+    second = slice_(boxes, starts=(0, 0, 2), stops=boxes.shape, steps=(1, 1, 1))
+    if center:
+        half = mul(second, 0.5)
+        return shaping.concatenate([sub(first, half), add(first, half)], 2)
+    return shaping.concatenate([minimum(first, second), maximum(first, second)], 2)
 
 
 def unique(x: Any, sorted: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from asg.codegen.scatter_kernel import scatter_variants
 from asg.codegen.search_kernel import search_variants, segments_variants
 from asg.codegen.signature import signature
 from asg.codegen.sort_kernel import merge_variants, sort_variants
+from asg.codegen.suppress_kernel import suppress_variants
 from asg.codegen.written_kernel import written_variants
 from asg.graph import Graph
 from asg.passes.assign import AssignStorage
@@ -34,6 +35,7 @@ _WRITERS = {
     "scatter": scatter_variants,
     "search": search_variants,
     "segments": segments_variants,
+    "suppress": suppress_variants,
     "sort": sort_variants,
     "scan": scan_variants,
     "recur": scan_variants,

@@ -33,6 +33,7 @@ from asg.ops import (
     reduction,
     sorting,
     sources,
+    suppressing,
     windows,
 )
 from asg.tensor import bind_operators
@@ -42,7 +43,7 @@ _FAMILIES: tuple[ModuleType, ...] = (
     linear, indexing, overwriting, normalizing, losses, attention, windows, convolution, pooling,
     quantized,
 )  # fmt: skip
-_FAMILIES += (sorting, cumulative, placing, cutting)
+_FAMILIES += (sorting, cumulative, placing, cutting, suppressing)
 
 TABLE: dict[str, Op] = {op.name: op for family in _FAMILIES for op in family.OPS}
 

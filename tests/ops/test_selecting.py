@@ -95,6 +95,50 @@ def test_unique(x: Array) -> None:
         _everywhere(asg.graph(outputs=outputs), {"x": x}, wanted)
 
 
+def _boxes_by_hand(
+    boxes: Array, scores: Array, most: int, iou: float, least: float
+) -> list[tuple[int, int, int]]:
+    """One box after the other, as the definition says."""
+    found = []
+    for batch, group in np.ndindex(*scores.shape[:2]):
+        kept: list[int] = []
+        row = scores[batch, group]
+        for place in sorted(range(row.size), key=lambda n: (-row[n], n)):
+            one = boxes[batch, place].reshape(2, 2)
+            is_free = row[place] > least and len(kept) < most
+            for other in kept if is_free else ():
+                two = boxes[batch, other].reshape(2, 2)
+                sides = np.minimum(one.max(0), two.max(0)) - np.maximum(one.min(0), two.min(0))
+                shared = np.prod(np.maximum(sides, 0))
+                areas = [np.prod(np.abs(box[1] - box[0])) for box in (one, two)]
+                is_free &= not shared > iou * (areas[0] + areas[1] - shared)
+            if is_free:
+                kept.append(place)
+        found += [(batch, group, place) for place in kept]
+    return found
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("most", [0, 1, 3, 100])
+def test_boxes_that_overlap_are_left_out(most: int) -> None:
+    boxes = CHANCE.uniform(0, 5, (2, 41, 4)).astype(np.float32)
+    scores = np.round(CHANCE.uniform(0, 1, (2, 3, 41)), 2).astype(np.float32)
+    y = asg.non_max_suppression(
+        asg.input("boxes", boxes.shape), asg.input("scores", scores.shape), most, 0.2, 0.3
+    )
+    wanted = np.array(_boxes_by_hand(boxes, scores, most, 0.2, 0.3), np.int32).reshape(-1, 3)
+    inputs = {"boxes": boxes, "scores": scores}
+    _everywhere(asg.graph(outputs={"y": y}), inputs, {"y": wanted})
+
+
+def test_boxes_by_centre_and_scores_that_are_none() -> None:
+    boxes = np.float32([[[1, 1, 2, 2], [1, 1.1, 2, 2], [9, 9, 1, 1]]])
+    scores = np.float32([[[0.5, np.nan, 0.1]]])
+    y = asg.non_max_suppression(boxes, scores, 5, 0.5, center=True)
+    found = run(asg.graph(outputs={"y": y}), {})["y"]
+    np.testing.assert_array_equal(found, [[0, 0, 0], [0, 0, 2]])
+
+
 def _model() -> Graph:
     x = asg.input("x", (6,))
     return asg.graph(outputs={"places": asg.nonzero(x), "double": x * 2.0})
