@@ -67,10 +67,11 @@ class Binding:
         unit = (self.quad_words or 1) if self.is_vector else 1
         names = [self.name, *(name for name, _ in self.parts)]
         starts = [start // unit for _, start in self.parts]
+        moved = self._held if self.is_atomic else self.element
         heads = {
-            "at": f"fn {self.name}_at(i: u32) -> {self._held} {{",
+            "at": f"fn {self.name}_at(i: u32) -> {moved} {{",
             "merge": f"fn {self.name}_merge(i: u32, mask: u32, bits: u32) {{",
-            "put": f"fn {self.name}_put(i: u32, value: {self._held}) {{",
+            "put": f"fn {self.name}_put(i: u32, value: {moved}) {{",
         }
         lines: dict[str, list[str]] = {call: [] for call in heads}
         for name, start, end in zip(names, [0, *starts], [*starts, None], strict=True):
@@ -109,7 +110,7 @@ class Binding:
         self.is_atomic = self.partial_writes > 0
         self.is_vector = self.vector_uses > 0 and is_aligned and words > 0
         self.is_vector &= is_whole or not self.parts
-        self.is_wide = wide and self.is_vector and is_whole and not self.parts and words > 1
+        self.is_wide = wide and self.is_vector and is_whole and words > 1
         self.calls.clear()
 
     @property
