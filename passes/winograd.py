@@ -20,7 +20,7 @@ from asg.ops.sources import constant, iota
 from asg.ops.windows import windows
 from asg.passes.known import is_known
 from asg.tensor import Tensor
-from asg.types import Shape
+from asg.types import DType, Shape
 
 TILE, PATCH, KERNEL = 2, 4, 3  # results, image elements and kernel elements along an axis
 QUAD = 4  # products want rows of whole vectors
@@ -74,6 +74,8 @@ def winograd(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
 def _fits(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
     if w.shape[2:] != (KERNEL, KERNEL) or attrs["groups"] != 1:
         return False
+    if x.dtype is not DType.F32:
+        return False  # what is transformed would be rounded to numbers of fewer bits
     if any(step != 1 for name in ("strides", "dilation", "lhs_dilation") for step in attrs[name]):
         return False
     places = x.shape[0] * prod(_sizes(x, attrs["padding"]))

@@ -167,6 +167,64 @@ def resnet18_forward() -> Graph:
     return asg.trace(ResNet18().eval(), asg.spec((1, 3, 224, 224)))
 
 
+class Clipped(nn.Module):
+    """A ReLU that ends at 6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functions.clip(x, 0.0, 6.0)
+
+
+class Inverted(nn.Module):
+    """A block of MobileNetV2: wide in the middle, where each channel has a kernel of its own."""
+
+    def __init__(self, channels: int, out: int, stride: int, grow: int) -> None:
+        super().__init__()
+        wide = channels * grow
+        layers: list[nn.Module] = []
+        if grow > 1:
+            layers += [nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), Clipped()]
+        layers += [
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide),
+            Clipped(), nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out),
+        ]  # fmt: skip
+        self.layers = nn.Sequential(*layers)
+        self.is_residual = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.is_residual else self.layers(x)
+
+
+def mobilenet_v2_frozen() -> Graph:
+    plan = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
+            (6, 160, 3, 2), (6, 320, 1, 1))  # fmt: skip
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), Clipped(),
+    ]  # fmt: skip
+    channels = 32
+    for grow, out, count, first in plan:
+        for position in range(count):
+            layers.append(Inverted(channels, out, 1 if position else first, grow))
+            channels = out
+    layers += [nn.Conv2d(channels, 1280, 1, bias=False), nn.BatchNorm2d(1280), Clipped()]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000)]
+    return asg.freeze(asg.trace(nn.Sequential(*layers).eval(), asg.spec((1, 3, 224, 224))))
+
+
+def cnn_step() -> Graph:
+    """Two strided convolutions with batch norms, in training."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64 * 49, 10),
+    )  # fmt: skip
+
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return functional.cross_entropy(model(batch["x"]), batch["y"])
+
+    specs = {"x": asg.spec((64, 1, 28, 28)), "y": asg.spec((64,), "i32")}
+    return asg.training_step(model, loss, optim.AdamW(lr=1e-3), **specs)
+
+
 # Name -> how the graph is made.
 MODELS: Mapping[str, Callable[[], Graph]] = {
     "char-gpt-step": char_gpt_step,
@@ -181,4 +239,6 @@ MODELS: Mapping[str, Callable[[], Graph]] = {
     "softmax-forward": softmax_forward,
     "resnet18-forward": resnet18_forward,
     "resnet18-frozen": lambda: asg.freeze(resnet18_forward()),
+    "mobilenetv2-frozen": mobilenet_v2_frozen,
+    "cnn-step": cnn_step,
 }

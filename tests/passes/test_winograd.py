@@ -100,3 +100,15 @@ def test_where_it_does_not_pay(shape: tuple[int, ...]) -> None:
     graph = convolved(shape, ((1, 1), (1, 1)))
     assert not any(node.op.name == "pack" for node in Convolve()(graph).nodes)
     assert winograd.MOST_BYTES < 1 << 27
+
+
+def test_narrow_numbers_are_not_transformed() -> None:
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        result: Tensor = convolution(
+            x, w, strides=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), lhs_dilation=(1, 1),
+            groups=1,
+        )  # fmt: skip
+        return result
+
+    graph = asg.trace(function, asg.spec((1, 64, 56, 56), "f16"), asg.spec((64, 64, 3, 3), "f16"))
+    assert not any(node.op.name == "pack" for node in Convolve()(graph).nodes)
