@@ -103,6 +103,34 @@ def test_every_class_of_kernels_reads_and_writes_ranges(name: str) -> None:
                 np.testing.assert_allclose(found[key], array, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_ranges_are_read_and_written_in_64_bit_words(dtype: str) -> None:
+    """Where a processor moves much, and the adapter has such words."""
+    kind = np.float16 if dtype == "f16" else np.float32
+    x, w = floats(64, 256).astype(kind), floats(256, 160).astype(kind)
+
+    def both(x: Any, w: Any) -> dict[str, Any]:
+        return {"product": x @ w, "map": w * 2 + 1}
+
+    graph = asg.trace(both, asg.spec(x.shape, dtype), asg.spec(w.shape, dtype))
+    artefact = lower({"main": graph}, target=Target("cpu", 8, max_binding_bytes=1 << 16))
+    wide = [
+        each.wgsl
+        for kernel in artefact.kernels.values()
+        for each in kernel.variants
+        if "shader-int64" in each.features
+    ]
+    assert any("_at(" in text for text in wide)
+    assert any("_put(" in text for text in wide)
+    with Executable(Executor(artefact, shared_device())) as exe:
+        found = exe({"x": x, "w": w})
+    wanted = run(graph, {"x": x, "w": w}, dtype="f64")
+    for name, array in wanted.items():
+        tolerance = 2e-3 if dtype == "f16" else 1e-5
+        np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=30 * tolerance)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_checker_knows_ranges(name: str) -> None:
     graph, _ = traced(CASES[name])
