@@ -9,6 +9,8 @@ import onnx
 
 from asg.errors import DTypeError, GraphError
 from asg.onnx.problems import NodeUnsupportedError
+from asg.ops.convert import cast
+from asg.tensor import Tensor
 from asg.types import DType
 
 Array = np.ndarray[Any, Any]
@@ -63,6 +65,16 @@ def computed_type(dtype: NumpyType, allow_float64: bool) -> DType:
     if dtype.name not in _COMPUTED:
         raise NodeUnsupportedError(f"{dtype.name} is not computed")
     return _COMPUTED[dtype.name]
+
+
+def in_type(tensor: Tensor, dtype: NumpyType) -> Tensor:
+    """Return a result in the type that ONNX gives it, where the ops computed in a wider one."""
+    wanted = _COMPUTED.get(dtype.name, tensor.dtype)
+    are_alike = wanted.is_float == tensor.dtype.is_float and DType.BOOL not in (
+        wanted,
+        tensor.dtype,
+    )
+    return cast(tensor, wanted) if are_alike and wanted is not tensor.dtype else tensor
 
 
 def narrowed(array: Array, dtype: DType, name: str) -> Array:

@@ -142,7 +142,7 @@ def _squeeze(call: Call, x: Array, *_: Array) -> Array:
 
 
 def _unsqueeze(call: Call, x: Array, *_: Array) -> Array:
-    count = len(call.get_ints("axes")) if call.has_attribute("axes") else call.operand(1).shape[0]
+    count = len(call.get_ints("axes")) if call.has_attribute("axes") else _size(call.operand(1))
     return np.expand_dims(x, tuple(_axes(call, 1, x.ndim + count)))
 
 
@@ -159,8 +159,8 @@ def _slice(call: Call, x: Array, *bounds: Array) -> Array:
         axes, steps = call.get_ints("axes", range(len(starts))), (1,) * len(starts)
     else:
         starts, stops = (tuple(map(int, each)) for each in bounds[:2])
-        axes = tuple(map(int, bounds[2])) if call.has(2) else tuple(range(len(starts)))
-        steps = tuple(map(int, bounds[3])) if call.has(3) else (1,) * len(starts)
+        axes = tuple(map(int, bounds[2])) if call.has(3) else tuple(range(len(starts)))
+        steps = tuple(map(int, bounds[3])) if call.has(4) else (1,) * len(starts)
     index: list[slice] = [slice(None)] * x.ndim
     for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         size = x.shape[_axis(axis, x.ndim)]

@@ -18,7 +18,15 @@ from asg.errors import AsgError, DTypeError, GraphError, InputError, ShapeError
 from asg.graph import Graph, Literal, Node
 from asg.onnx import folding, schemas
 from asg.onnx.call import Call, Operand, Typed
-from asg.onnx.dtypes import WIDE, Array, NumpyType, computed_type, narrowed, numpy_type
+from asg.onnx.dtypes import (
+    WIDE,
+    Array,
+    NumpyType,
+    computed_type,
+    in_type,
+    narrowed,
+    numpy_type,
+)
 from asg.onnx.model import Model, all_nodes, domain_of, graph_nodes
 from asg.onnx.problems import NodeUnsupportedError, Problem
 from asg.onnx.registry import Converter, Table
@@ -207,7 +215,8 @@ class Importer:
                 scope.values[parameter] = given
             else:
                 scope.values[parameter] = _ABSENT
-        nodes = [bind_attributes(node, call.node, body) for node in body.node]
+        attributes = _attributes(call, body)
+        nodes = [bind_attributes(node, attributes) for node in body.node]
         # A body that ONNX makes for a call leaves out what makes results that nobody wants.
         names = [name for i, name in enumerate(body.output) if call.wants(i)]
         found = iter(self._results(nodes, names, scope))
@@ -337,7 +346,7 @@ class Importer:
             value = result.value if isinstance(result, Typed) else result
             if isinstance(value, Tensor):
                 kind = dtype or schemas.result_type(call, position, value.dtype)
-                found.append(Operand(name, kind, tensor=value))
+                found.append(Operand(name, kind, tensor=in_type(value, kind)))
             else:
                 array = np.asarray(value)
                 found.append(Operand(name, dtype or array.dtype, array=array))
@@ -381,29 +390,34 @@ class _PoisonedError(Exception):
 _ABSENT = Operand("", np.dtype(np.float32))  # stands for an optional operand left out
 
 
-def bind_attributes(node: Any, call: Any, body: Any) -> Any:
+def _attributes(call: Call, body: Any) -> dict[str, Any]:
+    """Return the attributes of a call of a function, with the defaults of those left out."""
+    found: dict[str, Any] = {}
+    if call.schema is not None:
+        defaults = {name: each.default_value for name, each in call.schema.attributes.items()}
+        found |= {name: each for name, each in defaults.items() if each.type}
+    found |= {each.name: each for each in body.attribute_proto}
+    return found | {each.name: each for each in call.node.attribute}
+
+
+def bind_attributes(node: Any, given: Mapping[str, Any]) -> Any:
     """Return a node of a function's body with the attributes that the call gives it."""
     if not any(each.ref_attr_name or each.HasField("g") for each in node.attribute):
         return node
-    given = {each.name: each for each in call.attribute}
-    defaults = {each.name: each for each in getattr(body, "attribute_proto", ())}
     bound = type(node)()
     bound.CopyFrom(node)
     del bound.attribute[:]
     for each in node.attribute:
-        if not each.ref_attr_name:
-            kept = bound.attribute.add()
-            kept.CopyFrom(each)
-            if each.HasField("g"):
-                nodes = [bind_attributes(inner, call, body) for inner in each.g.node]
-                del kept.g.node[:]
-                kept.g.node.extend(nodes)
+        source = given.get(each.ref_attr_name) if each.ref_attr_name else each
+        if source is None:
             continue
-        source = given.get(each.ref_attr_name) or defaults.get(each.ref_attr_name)
-        if source is not None:
-            kept = bound.attribute.add()
-            kept.CopyFrom(source)
-            kept.name = each.name
+        kept = bound.attribute.add()
+        kept.CopyFrom(source)
+        kept.name = each.name
+        if each.HasField("g"):
+            nodes = [bind_attributes(inner, given) for inner in each.g.node]
+            del kept.g.node[:]
+            kept.g.node.extend(nodes)
     return bound
 
 

@@ -15,7 +15,13 @@ from asg.onnx.registry import Table
 
 _ONLY_SIZES = ("Shape", "Size")
 # Operands of functions of ONNX that have no converter here.
-_OF_FUNCTIONS: Mapping[str, tuple[int, ...]] = {"AffineGrid": (1,), "CenterCropPad": (1,)}
+_OF_FUNCTIONS: Mapping[str, tuple[int, ...]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+}
 _ALL = -1
 
 

@@ -132,6 +132,11 @@ def test_element_types_are_handed_out_as_the_model_says(dtype: type) -> None:
     check_node("Add", [np.array([1, 2, 100], dtype), np.array([3, 4, 5], dtype)])
 
 
+def test_results_have_the_type_that_onnx_gives_them() -> None:
+    """A quotient of halves is a half, however it is computed."""
+    check_node("Div", [np.array([1, 2], np.float16), np.array([3, 4], np.float16)], tolerance=1e-3)
+
+
 def test_inputs_out_of_range_are_refused() -> None:
     model, _ = node_model("Add", [np.array([1, 2]), np.array([3, 4])])
     with (
@@ -149,6 +154,32 @@ def test_float64_is_narrowed_when_asked(target: str) -> None:
     with asg.compile(asg.onnx.load(model, float64="narrow"), target=target) as exe:
         found = exe(feeds)["y0"]
     assert (found.dtype, found.tolist()) == (np.float64, [4.5, 6.0])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ([[1], [3]], [4, 5]),
+        ([[1], [3], [0]], [4, 5]),
+        ([[-1], [-9], [0], [-2]], [6, 4]),
+        ([[0], [2**62], [-1], [3]], [3, 6]),
+    ],
+)
+def test_bounds_of_folded_slices(bounds: list[list[int]], expected: list[int]) -> None:
+    operands = [np.arange(3, 7), *(np.array(each) for each in bounds)]
+    model, _ = node_model("Slice", operands, constants=range(5))
+    graph = asg.onnx.load(model)
+    assert [node.op.name for node in graph.nodes] == ["constant"]
+    assert run(graph, {})["y0"].tolist() == expected
+
+
+def test_attributes_of_functions_have_defaults() -> None:
+    check_node("HannWindow", [np.array(6)], constants=[0], tolerance=1e-5)
+    model, feeds = node_model("HannWindow", [np.array(6)])
+    graph = asg.onnx.load(model)
+    assert graph.statics == ("x0",)
+    with asg.compile(graph, target="numpy") as exe:
+        assert exe(feeds)["y0"].shape == (6,)
 
 
 def test_constants_out_of_range_are_named() -> None:
