@@ -244,6 +244,7 @@ class NumpyExecutable:
                 updates=graph.updates,
                 name=graph.name,
                 values=graph.values,
+                inputs=[graph.input(name) for name in graph.updates],
                 interfaces=graph.interfaces,
             )
         return self._parts[entry, names]

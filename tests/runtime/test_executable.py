@@ -176,3 +176,15 @@ def test_parameters_without_values_are_asked_for(target: str) -> None:
                 refused()
         exe.load_state_dict({"w": [3, 4]})
         assert exe({"x": [1, 2]})["y"].tolist() == [3, 8]
+
+
+def test_state_that_nothing_reads_is_written_by_the_interpreter() -> None:
+    x = asg.input("x", (2,))
+    graph = asg.graph(
+        outputs={"y": x * 2.0},
+        updates={"seen": x + 1.0},
+        inputs=[x, asg.input("seen", (2,), role="state")],
+    )
+    executable = asg.compile(graph, target="numpy")
+    assert executable({"x": np.ones(2, np.float32)})["y"].tolist() == [2.0, 2.0]
+    assert executable.state_dict()["seen"].tolist() == [2.0, 2.0]
