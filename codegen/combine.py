@@ -9,6 +9,7 @@ from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, SCALAR, VECTOR, Operand, literal
 from asg.errors import InternalError
 from asg.graph import Node
+from asg.index import Index
 from asg.op import ArgReduction, Combine, Reduction
 from asg.types import DType
 
@@ -33,7 +34,7 @@ class Accumulator:
     name: str
     type: str
     start: str
-    update: Callable[[Emitter, Operand, str], list[str]]
+    update: Callable[[Emitter, Operand, Index], list[str]]
     finish: Callable[[Emitter, str], list[str]]
     extra: tuple[str, ...] = ()
     combine: str = ""
@@ -94,7 +95,7 @@ def value_accumulator(
     types = VECTOR if width == LANES else SCALAR
     bits, bits_type = f"{name}_bits", types[DType.U32]
 
-    def update(inner: Emitter, operand: Operand, _: str) -> list[str]:
+    def update(inner: Emitter, operand: Operand, _: Index) -> list[str]:
         text = inner.widen(operand, width)
         lines = [f"{name} = {wide.format(name, text)};"]
         if has_bits:
@@ -162,37 +163,74 @@ def _across_subgroup(emitter: Emitter, combine: Combine, dtype: DType, result: s
     ]
 
 
-def arg_accumulator(name: str, node: Node, width: int, emitter: Emitter) -> Accumulator:
+def arg_accumulator(
+    name: str, node: Node, width: int, across_lanes: bool, family: str, emitter: Emitter
+) -> Accumulator:
     """Return the accumulator of argmax or argmin: the first extreme, NaN counting as one.
 
-    Serial schedules only.
+    Elements are compared as words, larger where they are better, so that the best of all lanes
+    and invocations is a maximum, and its position a minimum. The least word needs no position:
+    where nothing is better, all elements are equal, and the first one is at 0.
     """
     kind = node.op.kind
     if not isinstance(kind, ArgReduction):
         raise InternalError(f"codegen: {node.op.name} is no argmax")
-    dtype = node.inputs[0].type.dtype
-    combine = Combine.MAX if kind.largest else Combine.MIN
-    types = VECTOR if width == LANES else SCALAR
-    index_type = "vec4i" if width == LANES else "i32"
-    sign = ">" if kind.largest else "<"
+    dtype, is_largest = node.inputs[0].type.dtype, kind.largest
+    words = (VECTOR if width == LANES else SCALAR)[DType.U32]
 
-    def update(inner: Emitter, operand: Operand, position: str) -> list[str]:
-        element = inner.let("element", inner.widen(operand, width))
-        better = f"({element} {sign} {name})"
-        if dtype is DType.F32:
-            test = inner.call("asg_isnan", width)
-            better = f"(({better} & !{test}({name})) | ({test}({element}) & !{test}({name})))"
-        first = f"({name}_at < {index_type}(0))"
-        take = inner.let("take", f"{better} | {first}")
-        at = f"vec4i(i32({position}))" if width == LANES else f"i32({position})"
+    def update(inner: Emitter, operand: Operand, position: Index) -> list[str]:
+        key = _order(inner, inner.widen(operand, width), dtype, width, is_largest)
+        element = inner.let("key", key)
+        take = inner.let("take", f"{element} > {name}")
+        is_scalar = width == 1
+        at = inner.index(position) if is_scalar else inner.widen(inner.integer(position), width)
         return [
             f"{name} = select({name}, {element}, {take});",
             f"{name}_at = select({name}_at, {at}, {take});",
         ]
 
     def finish(_: Emitter, result: str) -> list[str]:
-        return [f"let {result} = {name}_at;"]
+        lines: list[str] = []
+        key, at = name, f"{name}_at"
+        if across_lanes:
+            key, at = f"{result}_key", f"{result}_at"
+            lines += _joined(key, name, "max({0}, {1})")
+            is_best = f"{name} == vec4u({key})"
+            lines.append(f"let {result}_each = select(vec4u(0xffffffffu), {name}_at, {is_best});")
+            lines += _joined(at, f"{result}_each", "min({0}, {1})")
+        if family == "subgroup":
+            lines.append(f"let {result}_best = subgroupMax({key});")
+            mine = f"select(0xffffffffu, {at}, {key} == {result}_best)"
+            lines.append(f"let {result}_first = subgroupMin({mine});")
+            at = f"{result}_first"
+        if family == "staged":
+            lines.append(f"let {result}_pair = reduce_{name}(vec2u({key}, {at}), thread);")
+            at = f"{result}_pair.y"
+        is_scalar = across_lanes or width == 1
+        lines.append(f"let {result} = {'i32' if is_scalar else 'vec4i'}({at});")
+        return lines
 
-    start = f"{types[dtype]}({identity(emitter, combine, dtype)})"
-    extra = (f"var {name}_at = {index_type}(-1);",)
-    return Accumulator(name, SCALAR[dtype], start, update, finish, extra)
+    return Accumulator(
+        name,
+        "vec2u",
+        f"{words}(0u)",
+        update,
+        finish,
+        extra=(f"var {name}_at = {words}(0u);",),
+        combine="select(select(a, b, b.x > a.x), vec2u(a.x, min(a.y, b.y)), a.x == b.x)",
+    )
+
+
+def _order(emitter: Emitter, text: str, dtype: DType, width: int, is_largest: bool) -> str:
+    """Return the word of an element: larger where the element is better."""
+    words = (VECTOR if width == LANES else SCALAR)[DType.U32]
+    match dtype:
+        case DType.F32:
+            return f"{emitter.call('asg_order', width)}({'' if is_largest else '-'}{text})"
+        case DType.I32:
+            flipped = "0x80000000u" if is_largest else "0x7fffffffu"
+            return f"bitcast<{words}>({text}) ^ {words}({flipped})"
+        case DType.U32:
+            return text if is_largest else f"~{text}"
+        case _:
+            raise InternalError(f"codegen: {dtype} elements have no order")

@@ -197,7 +197,7 @@ class _RowWriter:
         for node, accumulator in zip(nodes, accumulators, strict=True):
             source = node.inputs[0]
             operand = emitter.value(source, unflatten(full, source.type.shape))
-            updates += accumulator.update(emitter, operand, emitter.index(chunk.element))
+            updates += accumulator.update(emitter, operand, chunk.element)
         emitter.lines += _guarded(updates, chunk.guard)
         if is_last:
             self._store_full(emitter, full, chunk.guard)
@@ -206,10 +206,10 @@ class _RowWriter:
         name = self.emitter.fresh(f"acc_{self.context.names[Value(node)]}")
         schedule = self.schedule
         width = 1 if schedule.vector == "none" else LANES
-        if isinstance(node.op.kind, ArgReduction):
-            return arg_accumulator(name, node, width, self.emitter)
         across = schedule.vector == "element"
-        return value_accumulator(name, node, width, across, schedule.family, self.emitter)
+        is_position = isinstance(node.op.kind, ArgReduction)
+        make = arg_accumulator if is_position else value_accumulator
+        return make(name, node, width, across, schedule.family, self.emitter)
 
     def _store_full(self, emitter: Emitter, full: Index, guard: str) -> None:
         stores = [

@@ -8,7 +8,6 @@ from functools import cached_property
 from asg.codegen.context import KernelContext
 from asg.codegen.text import LANES, lane_variable
 from asg.index import Index, Mod, Var, constant, variable
-from asg.op import ArgReduction
 from asg.passes.spaces import RowSpace
 
 STAGED_WORKGROUP = 128
@@ -150,10 +149,9 @@ class RowSchedule:
 
 def choose(context: KernelContext, space: RowSpace, passes: int) -> list[RowSchedule]:
     """Choose schedules by target and by how rows lie in memory."""
-    has_arg = any(isinstance(node.op.kind, ArgReduction) for node in context.kernel.anchors)
     is_along = _elements_are_neighbours(space, context.target.family)
     vector = "none"
-    if is_along and _has_quads(space) and not has_arg:
+    if is_along and _has_quads(space):
         vector = "element"
     elif _rows_are_neighbours(space):
         vector = "row"
@@ -171,7 +169,7 @@ def choose(context: KernelContext, space: RowSpace, passes: int) -> list[RowSche
         )
 
     serial = schedule("serial", 1, group * (LANES if vector == "row" else 1))
-    if has_arg or not is_along:
+    if not is_along:
         return [serial]
     if context.target.family == "gpu":
         return [schedule("staged", STAGED_WORKGROUP, 1)]

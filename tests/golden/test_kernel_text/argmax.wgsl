@@ -5,16 +5,12 @@
 @group(0) @binding(0) var<storage, read> t_x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> t_out: array<i32>;
 
-// A number that no literal may be (infinity, NaN). The bits pass through a `let` in a function:
-// as a constant expression both compilers would refuse them.
-fn asg_from_bits(bits: u32) -> f32 {
-    let copied = bits;
-    return bitcast<f32>(copied);
-}
-
-// Compilers may assume that there is no NaN and fold `x != x` to false; the bits tell.
-fn asg_isnan(x: f32) -> bool {
-    return (bitcast<u32>(x) & u32(0x7fffffffu)) > u32(0x7f800000u);
+// Words in the order of the numbers: zeros are equal, and NaN is above all.
+fn asg_order(x: f32) -> u32 {
+    let word = bitcast<u32>(x);
+    let size = word & u32(0x7fffffffu);
+    let key = select(size | u32(0x80000000u), ~word, word > u32(0x80000000u));
+    return select(key, u32(0xffffffffu), size > u32(0x7f800000u));
 }
 
 @compute @workgroup_size(8)
@@ -23,27 +19,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     if (row >= 6u) {
         return; // no barriers below
     }
-    var v_acc_out = f32(asg_from_bits(0xff800000u));
-    var v_acc_out_at = i32(-1);
+    var v_acc_out = u32(0u);
+    var v_acc_out_at = u32(0u);
     // Adding `group.z`, which is 0, hides the count from the driver: it would unroll the loop and
     // take seconds to compile.
     for (var k = 0u; k < 4u + group.z; k += 2u) {
         let v_x = t_x[row * 5u + k];
-        let v_element = v_x;
-        let v_take = (((v_element > v_acc_out) & !asg_isnan(v_acc_out)) | (asg_isnan(v_element) & !asg_isnan(v_acc_out))) | (v_acc_out_at < i32(0));
-        v_acc_out = select(v_acc_out, v_element, v_take);
-        v_acc_out_at = select(v_acc_out_at, i32(k), v_take);
+        let v_key = asg_order(v_x);
+        let v_take = v_key > v_acc_out;
+        v_acc_out = select(v_acc_out, v_key, v_take);
+        v_acc_out_at = select(v_acc_out_at, k, v_take);
         let v_x_1 = t_x[row * 5u + k + 1u];
-        let v_element_1 = v_x_1;
-        let v_take_1 = (((v_element_1 > v_acc_out) & !asg_isnan(v_acc_out)) | (asg_isnan(v_element_1) & !asg_isnan(v_acc_out))) | (v_acc_out_at < i32(0));
-        v_acc_out = select(v_acc_out, v_element_1, v_take_1);
-        v_acc_out_at = select(v_acc_out_at, i32(k + 1u), v_take_1);
+        let v_key_1 = asg_order(v_x_1);
+        let v_take_1 = v_key_1 > v_acc_out;
+        v_acc_out = select(v_acc_out, v_key_1, v_take_1);
+        v_acc_out_at = select(v_acc_out_at, k + 1u, v_take_1);
     }
     let v_x_2 = t_x[row * 5u + 4u];
-    let v_element_2 = v_x_2;
-    let v_take_2 = (((v_element_2 > v_acc_out) & !asg_isnan(v_acc_out)) | (asg_isnan(v_element_2) & !asg_isnan(v_acc_out))) | (v_acc_out_at < i32(0));
-    v_acc_out = select(v_acc_out, v_element_2, v_take_2);
-    v_acc_out_at = select(v_acc_out_at, i32(4u), v_take_2);
-    let v_out = v_acc_out_at;
+    let v_key_2 = asg_order(v_x_2);
+    let v_take_2 = v_key_2 > v_acc_out;
+    v_acc_out = select(v_acc_out, v_key_2, v_take_2);
+    v_acc_out_at = select(v_acc_out_at, 4u, v_take_2);
+    let v_out = i32(v_acc_out_at);
     t_out[row] = v_out;
 }
