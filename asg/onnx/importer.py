@@ -30,6 +30,7 @@ from asg.onnx.dtypes import (
 from asg.onnx.model import Model, all_nodes, domain_of, graph_nodes
 from asg.onnx.problems import NodeUnsupportedError, Problem
 from asg.onnx.registry import Converter, Table
+from asg.onnx.updates import changing
 from asg.ops.sources import constant_, input
 from asg.site import Site, inherit
 from asg.tensor import Tensor
@@ -181,6 +182,7 @@ class Importer:
     def _add_weights(self, proto: Any, scope: Scope) -> None:
         """Make the initialisers known. Those of rank 0 and few whole numbers are constants."""
         count = len(proto.initializer)
+        changed = changing(self.model.proto)
         for place, each in enumerate((*proto.initializer, *proto.sparse_initializer)):
             name = each.name if place < count else each.values.name
             try:
@@ -192,6 +194,7 @@ class Importer:
                 continue
             is_number = array.dtype.kind in "iub" and array.size <= folding.LIMIT
             is_weight = not is_number and array.ndim > 0 and scope.outer is None
+            is_weight = is_weight or (scope.outer is None and name in changed)
             scope.values[name] = Operand(name, array.dtype, array=array, is_parameter=is_weight)
 
     def subgraph(self, proto: Any, arguments: Sequence[Operand], outer: Scope) -> list[Operand]:

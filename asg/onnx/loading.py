@@ -16,6 +16,7 @@ from asg.onnx.model import Model, Source, read
 from asg.onnx.operators import TABLE
 from asg.onnx.problems import NodeUnsupportedError, Problem, unsupported
 from asg.onnx.statics import static_inputs
+from asg.onnx.updates import with_updates
 from asg.open_graph import Binding, OpenGraph, OpenInput
 from asg.open_types import Size
 from asg.types import DType
@@ -88,7 +89,7 @@ def open_model(model: Model, allow_float64: bool) -> OpenGraph:
         graph = importer.run()
         if graph is None:
             raise unsupported(model.label, importer.problems)
-        return graph
+        return with_updates(graph, model.proto, model.label)
 
     return OpenGraph(model.name, inputs, recipe)
 

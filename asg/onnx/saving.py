@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -15,10 +14,11 @@ from onnx import helper, numpy_helper
 
 from asg.errors import GraphError, UnsupportedError
 from asg.graph import Graph, Node, Value, rewrite
-from asg.onnx.export_rules import rule_for
+from asg.onnx.export_rules import MISSING, rule_for
 from asg.onnx.patterns import Match, find_patterns
+from asg.onnx.updates import note_updates
 from asg.onnx.writer import DOMAIN, ELEMENT, Writer, rename, value_info
-from asg.op import Attention, Composite
+from asg.op import Attention, Composite, Cut
 from asg.ops.sources import input
 from asg.tensor import Tensor
 from asg.types import TensorType
@@ -94,9 +94,7 @@ def to_proto(graph: Graph, *, opset: int = OPSET) -> onnx.ModelProto:
         producer_name="asg",
         ir_version=min(10, onnx.IR_VERSION),
     )
-    updates = {name: f"{name}{UPDATED}" for name in graph.updates}
-    if updates:
-        helper.set_model_props(model, {"asg.updates": json.dumps(updates)})
+    note_updates(model, {name: f"{name}{UPDATED}" for name in graph.updates})
     return model
 
 
@@ -153,6 +151,7 @@ def _operands(node: Node, match: Match | None) -> tuple[Value, ...]:
 def _check_supported(graph: Graph, nodes: list[Node]) -> None:
     missing = [
         f"  {graph.names[Value(node)]}: {node.op.name}"
+        + (f" ({MISSING[node.op.name]})" if node.op.name in MISSING else "")
         + (f" at {node.site}: {node.site.source}" if node.site else "")
         for node in nodes
         if not _has_form(node)
@@ -270,5 +269,13 @@ def _outputs(to: Writer, graph: Graph, tensors: Mapping[Value, str]) -> list[Any
         if not is_there:
             to.label = to.note = ""
             rename(to.nodes, to("Identity", tensors[value]), name)
-        found.append(value_info(name, value.type.shape, value.type.dtype))
+        found.append(value_info(name, _open_shape(value), value.type.dtype))
     return found
+
+
+def _open_shape(value: Value) -> list[int | str]:
+    """Return a result's shape, with a name for a size that only a run finds out."""
+    shape: list[int | str] = list(value.type.shape)
+    if isinstance(value.node.op.kind, Cut):
+        shape[value.node.attrs["axis"]] = "count"
+    return shape

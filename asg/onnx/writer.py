@@ -146,6 +146,6 @@ def rename(nodes: Sequence[Any], old: str, new: str) -> bool:
     return is_made
 
 
-def value_info(name: str, shape: Sequence[int], dtype: DType) -> onnx.ValueInfoProto:
+def value_info(name: str, shape: Sequence[int | str], dtype: DType) -> onnx.ValueInfoProto:
     """Return the declaration of an input or output."""
     return helper.make_tensor_value_info(name, ELEMENT[dtype], list(shape))

@@ -23,6 +23,11 @@ RULES: Mapping[str, Rule] = {
     **structured.RULES,
 }
 
+# Ops of the table that can't be written, and why.
+MISSING: Mapping[str, str] = {
+    "suppress_rows": "ONNX's NonMaxSuppression has results of another form",
+}
+
 FITS: Mapping[str, Callable[[Node], bool]] = {**placing.FITS, **structured.FITS}
 
 

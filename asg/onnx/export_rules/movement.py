@@ -176,6 +176,13 @@ def gather(to: Writer, node: Node, x: str, index: str) -> str:
     return to("Gather", x, near, axis=node.attrs["axis"])
 
 
+def cut(to: Writer, node: Node, x: str, count: str) -> str:
+    """What is real of a result."""
+    end = to.reshape(to.cast(count, I64), [1])
+    axis = to.integers([node.attrs["axis"]])
+    return to("Slice", x, to.integers([0]), end, axis)
+
+
 def dynamic_update_slice(to: Writer, node: Node, x: str, start: str, update: str) -> str:
     """Each place looks up the update's element that lies there, if one does."""
     axis, shape = node.attrs["axis"], node.type.shape
@@ -196,6 +203,7 @@ def dynamic_update_slice(to: Writer, node: Node, x: str, start: str, update: str
 
 
 RULES: dict[str, Rule] = {
+    "cut": cut,
     "dynamic_update_slice": dynamic_update_slice,
     "constant": constant,
     "iota": iota,
