@@ -34,7 +34,7 @@ from asg.onnx.updates import changing
 from asg.ops.sources import constant_, input
 from asg.site import Site, inherit
 from asg.tensor import Tensor
-from asg.types import TensorType
+from asg.types import TensorType, check_interface
 
 NODES = 500_000  # with functions and loops written out
 DEPTH = 64  # of graphs within graphs and functions within functions
@@ -142,10 +142,11 @@ class Importer:
         for name, operand in found.items():
             if operand is None:  # what it depends on was noted, or this is a probe
                 continue
-            if operand.dtype.name in WIDE:
-                interfaces[name] = WIDE[operand.dtype.name]
             try:
                 outputs[name] = self.tensor(operand).value
+                if operand.dtype.name in WIDE:
+                    interfaces[name] = WIDE[operand.dtype.name]
+                    check_interface(name, outputs[name].type.dtype, interfaces[name])
             except (NodeUnsupportedError, DTypeError) as error:
                 self._note(f"output {name}", error)
         if self.problems or self.is_probe:
