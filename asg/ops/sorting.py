@@ -44,6 +44,9 @@ def _u32(number: int) -> Tensor:
 def ascending_key(x: Tensor) -> Tensor:
     """Return u32 keys that are ordered as `x` is: NaN last, zeros equal."""
     result: Tensor
+    if x.dtype.is_narrow:
+        whole = DType.I32 if x.dtype.is_signed else DType.U32
+        return ascending_key(cast(x, DType.F32 if x.dtype.is_float else whole))
     if x.dtype is DType.U32:
         return x
     if x.dtype is DType.BOOL:

@@ -11,6 +11,7 @@ from asg import functions, nn
 from asg.codegen.context import Target
 from asg.compiler import lower
 from asg.graph import Graph
+from asg.ops.sorting import merge_rows
 
 Golden = Callable[[str, str], None]
 
@@ -34,6 +35,14 @@ GRAPHS: dict[str, Callable[[], asg.Tensor]] = {
     "gather": lambda: functions.take(_x(10, 8), asg.input("index", (5,), "i32"), 0),
     "scatter": lambda: functions.scatter_add(
         _x(7, 64), asg.input("index", (5,), "i32"), asg.input("updates", (5, 64)), 0
+    ),
+    "sort": lambda: functions.argsort(asg.input("x", (2, 4), "u32")),
+    "merge": lambda: merge_rows(
+        asg.input("keys", (3, 2, 6), "u32"), asg.input("order", (3, 2, 6), "i32"), count=12
+    )[1],
+    "running_sum": lambda: functions.cumsum(_x(6, 5)),
+    "search": lambda: functions.searchsorted(
+        asg.input("keys", (9,), "u32"), asg.input("x", (3,), "u32")
     ),
     "columns": lambda: _x(16, 8).sum(axis=0),
     "argmax": lambda: functions.argmax(_x(6, 5), axis=1),

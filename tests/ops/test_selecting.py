@@ -95,6 +95,21 @@ def test_unique(x: Array) -> None:
         _everywhere(asg.graph(outputs=outputs), {"x": x}, wanted)
 
 
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", ["f16", "i8", "u16"])
+def test_narrow_numbers_have_an_order_too(dtype: str) -> None:
+    x = np.array([3, 1, 100, 1, 0]).astype(asg.spec((1,), dtype).dtype.numpy)
+    tensor = asg.input("x", (5,), dtype)
+    outputs = {
+        "values": asg.unique(tensor)[0],
+        "sorted": asg.sort(tensor)[0],
+        "found": asg.searchsorted(asg.sort(tensor)[0], tensor),
+    }
+    wanted = {"values": np.unique(x), "sorted": np.sort(x)}
+    wanted["found"] = np.searchsorted(np.sort(x), x).astype(np.int32)
+    _everywhere(asg.graph(outputs=outputs), {"x": x}, wanted)
+
+
 def _boxes_by_hand(
     boxes: Array, scores: Array, most: int, iou: float, least: float
 ) -> list[tuple[int, int, int]]:

@@ -1,5 +1,5 @@
 // k00_argmax: out = argmax(x)
-//   test_kernel_text.py:39: "argmax": lambda: functions.argmax(_x(6, 5), axis=1),
+//   test_kernel_text.py:48: "argmax": lambda: functions.argmax(_x(6, 5), axis=1),
 // x: f32[6, 5]   out: i32[6]
 // serial: 1 invocation(s) per row, 8 row(s) per workgroup, scalar, 2 step(s) per trip; 144 bytes, 30 flops
 @group(0) @binding(0) var<storage, read> t_x: array<f32>;

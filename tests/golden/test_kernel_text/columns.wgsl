@@ -1,5 +1,5 @@
 // k00_sum: out = sum(x)
-//   test_kernel_text.py:38: "columns": lambda: _x(16, 8).sum(axis=0),
+//   test_kernel_text.py:47: "columns": lambda: _x(16, 8).sum(axis=0),
 // x: f32[16, 8]   out: f32[8]
 // serial: 1 invocation(s) per row, 32 row(s) per workgroup, 4 rows at once, 4 step(s) per trip; 544 bytes, 128 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

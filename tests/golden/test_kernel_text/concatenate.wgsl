@@ -1,5 +1,5 @@
 // k00_concatenate: out = concatenate(x, y)
-//   test_kernel_text.py:33: "concatenate": lambda: functions.concatenate([_x(4, 8), asg.input("y", (4, 4))], 1),
+//   test_kernel_text.py:34: "concatenate": lambda: functions.concatenate([_x(4, 8), asg.input("y", (4, 4))], 1),
 // x: f32[4, 8]   y: f32[4, 4]   out: f32[4, 12]
 // 4 elements per invocation, workgroup 64; 384 bytes, 0 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

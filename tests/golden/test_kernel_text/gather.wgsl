@@ -1,5 +1,5 @@
 // k00_gather: out = gather(x, index)
-//   test_kernel_text.py:34: "gather": lambda: functions.take(_x(10, 8), asg.input("index", (5,), "i32"), 0),
+//   test_kernel_text.py:35: "gather": lambda: functions.take(_x(10, 8), asg.input("index", (5,), "i32"), 0),
 // x: f32[10, 8]   index: i32[5]   out: f32[5, 8]
 // 4 elements per invocation, workgroup 64; 500 bytes, 0 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

@@ -1,5 +1,5 @@
 // k00_sum_rsqrt_mul: out = sum → reshape → broadcast → mul → sub → maximum → add → rsqrt(x)
-//   test_kernel_text.py:53: graph = asg.graph(outputs={"out": nn.functional.layer_norm(_x(6, 64), (64,))})
+//   test_kernel_text.py:62: graph = asg.graph(outputs={"out": nn.functional.layer_norm(_x(6, 64), (64,))})
 // x: f32[6, 64]   out: f32[6, 64]
 // staged: 128 invocation(s) per row, 1 row(s) per workgroup, 4 elements at once, row in registers; 3,072 bytes, 2,754 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

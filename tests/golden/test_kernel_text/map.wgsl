@@ -1,5 +1,5 @@
 // k00_add: out = broadcast → mul → add(x, b)
-//   test_kernel_text.py:28: "map": lambda: _x(6, 8) * 2.0 + asg.input("b", (8,)),
+//   test_kernel_text.py:29: "map": lambda: _x(6, 8) * 2.0 + asg.input("b", (8,)),
 // x: f32[6, 8]   b: f32[8]   out: f32[6, 8]
 // 4 elements per invocation, workgroup 64; 416 bytes, 96 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

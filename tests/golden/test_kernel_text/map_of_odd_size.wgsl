@@ -1,5 +1,5 @@
 // k00_sub: out = broadcast → sub(x)
-//   test_kernel_text.py:29: "map_of_odd_size": lambda: _x(3, 5) - 1.0,
+//   test_kernel_text.py:30: "map_of_odd_size": lambda: _x(3, 5) - 1.0,
 // x: f32[3, 5]   out: f32[3, 5]
 // 1 element per invocation, workgroup 64; 120 bytes, 15 flops
 @group(0) @binding(0) var<storage, read> t_x: array<f32>;

@@ -1,5 +1,5 @@
 // k00_select: out = greater_equal → broadcast → select(x)
-//   test_kernel_text.py:30: "mask": lambda: functions.where(functions.tri(4, 8), _x(4, 8), -1e30),
+//   test_kernel_text.py:31: "mask": lambda: functions.where(functions.tri(4, 8), _x(4, 8), -1e30),
 // x: f32[4, 8]   out: f32[4, 8]
 // 4 elements per invocation, workgroup 64; 256 bytes, 64 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

@@ -1,5 +1,5 @@
 // k00_pad: out = pad(x)
-//   test_kernel_text.py:32: "pad": lambda: functions.pad(_x(4), ((1, 2),)),
+//   test_kernel_text.py:33: "pad": lambda: functions.pad(_x(4), ((1, 2),)),
 // x: f32[4]   out: f32[7]
 // 1 element per invocation, workgroup 64; 44 bytes, 0 flops
 @group(0) @binding(0) var<storage, read> t_x: array<f32>;

@@ -1,5 +1,5 @@
 // k00_scatter_add: out = scatter_add(x, index, updates)
-//   test_kernel_text.py:35: "scatter": lambda: functions.scatter_add(
+//   test_kernel_text.py:36: "scatter": lambda: functions.scatter_add(
 // x: f32[7, 64]   index: i32[5]   updates: f32[5, 64]   out: f32[7, 64]
 // an invocation owns one column of four neighbours; 4,884 bytes, 320 flops
 @group(0) @binding(0) var<storage, read> t_x: array<vec4<f32>>;

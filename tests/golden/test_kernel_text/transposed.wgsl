@@ -1,5 +1,5 @@
 // k00_add: out = permute → broadcast → add(x)
-//   test_kernel_text.py:31: "transposed": lambda: _x(6, 8).T + 1.0,
+//   test_kernel_text.py:32: "transposed": lambda: _x(6, 8).T + 1.0,
 // x: f32[6, 8]   out: f32[8, 6]
 // 4 elements per invocation, workgroup 64; 384 bytes, 48 flops
 @group(0) @binding(0) var<storage, read> t_x: array<f32>;
