@@ -126,33 +126,31 @@ def main() -> None:
             if not number:
                 console.print(f"{name} does not start; is it installed?")
                 continue
-            results = {case.name: each for case, each in zip(cases, stream, strict=True)}
-            found[name] = {"version": number, "results": results}
+            every = {case.name: each for case, each in zip(cases, stream, strict=True)}
+            faults = {key: each for key, each in every.items() if each["result"] != "passed"}
+            found[name] = {"version": number, "faults": faults}
             if options.list:
-                show(results, console)
+                show(faults, console)
     console.print(table(found, len(cases)))
     if options.write:
         ops = {case.name: case.op for case in cases}
-        kept = {"ops": ops, "contestants": found}
-        RESULTS.write_text(json.dumps(kept, indent=0, sort_keys=True) + "\n")
+        RESULTS.write_text(json.dumps({"ops": ops, "contestants": found}, indent=1) + "\n")
 
 
-def show(results: dict[str, Answer], console: Console) -> None:
+def show(faults: dict[str, Answer], console: Console) -> None:
     """Print every test that does not pass."""
-    for name, answer in results.items():
-        if answer["result"] != "passed":
-            why = " ".join(answer["why"].split())
-            console.print(f"{answer['result']:8} {name}: {why[:300]}", markup=False)
+    for name, answer in faults.items():
+        console.print(f"{answer['result']:8} {name}: {answer['why']}", markup=False)
 
 
 def table(found: dict[str, Any], total: int) -> Table:
     """Return the outcome of all contestants as a table."""
     made = Table("contestant", "version", "passed", "wrong", "refused", "failed", "crashed", "%")
     for name, each in found.items():
-        counts = Counter(answer["result"] for answer in each["results"].values())
-        numbers = [counts[k] for k in ("passed", "wrong", "refused", "failed", "crashed")]
-        share = f"{100 * counts['passed'] / total:.1f}"
-        made.add_row(name, each["version"], *map(str, numbers), share)
+        counts = Counter(answer["result"] for answer in each["faults"].values())
+        passed = total - len(each["faults"])
+        numbers = [passed, *(counts[k] for k in ("wrong", "refused", "failed", "crashed"))]
+        made.add_row(name, each["version"], *map(str, numbers), f"{100 * passed / total:.1f}")
     return made
 
 

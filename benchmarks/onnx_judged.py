@@ -137,6 +137,11 @@ CONTESTANTS: dict[str, Callable[[], tuple[str, Run]]] = {
 }
 
 
+def shortened(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return " ".join(str(error).split())[:300]
+
+
 def outcome(run: Run, case: Case) -> Answer:
     """Let a contestant answer for one test."""
     try:
@@ -147,9 +152,9 @@ def outcome(run: Run, case: Case) -> Answer:
             if fault:
                 return {"result": "wrong", "why": fault}
     except RefusedError as refusal:
-        return {"result": "refused", "why": str(refusal)[:2000]}
+        return {"result": "refused", "why": shortened(refusal)}
     except Exception as error:
-        return {"result": "failed", "why": f"{type(error).__name__}: {error}"[:2000]}
+        return {"result": "failed", "why": f"{type(error).__name__}: {shortened(error)}"}
     return {"result": "passed", "why": ""}
 
 

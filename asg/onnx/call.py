@@ -27,6 +27,7 @@ class Operand:
 
     `dtype` is the type that ONNX gives it, which may be wider than the one computed here.
     `is_parameter`: it is a weight, which is no constant to the graph although it is known.
+    `items`: it is a sequence of others.
     """
 
     name: str
@@ -34,12 +35,14 @@ class Operand:
     array: Array | None = None
     tensor: Tensor | None = None
     is_parameter: bool = False
+    items: tuple[Operand, ...] | None = None
 
     @property
     def shape(self) -> Shape:
         if self.array is not None:
             return tuple(self.array.shape)
-        assert self.tensor is not None
+        if self.tensor is None:
+            raise GraphError(f"{self.name!r} is a sequence, which has no shape")
         return self.tensor.shape
 
     @property

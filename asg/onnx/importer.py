@@ -98,6 +98,8 @@ class Importer:
 
     def tensor(self, operand: Operand) -> Tensor:
         """Return a value as a tensor of the graph; weights become parameters at first use."""
+        if operand.items is not None:
+            raise NodeUnsupportedError("a sequence is no tensor")
         if operand.tensor is None:
             assert operand.array is not None
             dtype = computed_type(operand.dtype, self.allow_float64)

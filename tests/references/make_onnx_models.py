@@ -378,6 +378,10 @@ def write(name: str, recipe: Recipe) -> None:
             nn.init.uniform_(each.running_var, 0.5, 1.5)
     inputs = list(recipe.inputs())
     with torch.no_grad():
+        for parameter in model.parameters():
+            # Equal ones would become one in the exported model, and be trained as one.
+            if parameter.ndim == 1:
+                parameter += 0.05 * torch.randn_like(parameter)
         y = model(torch.zeros(()), *inputs)[0]
     inputs = [torch.randn_like(y), *inputs]
     names = ["target", *(f"x{i}" for i in range(len(inputs) - 1))]

@@ -17,6 +17,11 @@ from asg.onnx.operators import (
     quantized,
     recurrent,
     reductions,
+    regions,
+    sampling,
+    selecting,
+    sequences,
+    signals,
     sources,
     windows,
 )
@@ -34,6 +39,11 @@ TABLE = gather(
         quantized,
         recurrent,
         reductions,
+        regions,
+        sampling,
+        selecting,
+        sequences,
+        signals,
         sources,
         windows,
     )

@@ -80,7 +80,7 @@ def attention(call: Call) -> list[Any]:
     if is_causal:
         rows, columns = _positions(q.shape[2], k.shape[2])
         masks = masks.only(F.less_equal(columns, rows))
-    return [y, k, v, _scores(call, q, k, masks, scale, softcap)]
+    return [y, k, v, _scores(call, q, k, masks, scale, softcap).astype(q.dtype)]
 
 
 def _masks(call: Call, q: Tensor, k: Tensor, past: int) -> tuple[Masks, bool]:

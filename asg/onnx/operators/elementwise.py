@@ -337,3 +337,17 @@ def fast_gelu(call: Call) -> Tensor:
     """The form with tanh, of the sum with a bias."""
     bias = call.optional(1)
     return F.gelu(call[0] if bias is None else call[0] + bias, "tanh")
+
+
+@converter("BitCast", since=26)
+def bit_cast(call: Call) -> Tensor | Typed | Operand:
+    """The same bits read as another type."""
+    given, target = call.dtype(0), numpy_type(call.get_int("to"))
+    if given == target:
+        return call.operand(0)
+    kind = computed_type(target, call.importer.allow_float64)
+    if given.itemsize == target.itemsize == 4:
+        return Typed(F.bitcast(call[0], kind), target)
+    if given.kind in "iub" and target.kind in "iu" and given.itemsize == target.itemsize < 8:
+        return Typed(F.cast(call[0], kind), target)
+    raise call.unsupported(f"the bits of {given.name} as {target.name}")

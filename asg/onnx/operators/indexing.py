@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from asg import functions as F
@@ -22,52 +20,51 @@ def gather(call: Call) -> Tensor:
 @converter("GatherElements", since=11)
 def gather_elements(call: Call) -> Tensor:
     """Elements at positions along an axis."""
-    x, index, axis = call[0], call[1], call.get_int("axis", 0)
-    axis = axis % x.ndim if x.ndim else 0
-    # Only the first elements are meant along axes where there are fewer positions.
-    part = tuple(slice(None) if i == axis else slice(0, size) for i, size in enumerate(index.shape))
-    return F.take_along_axis(x[part], index, axis)
+    return F.gather_elements(call[0], call[1], call.get_int("axis", 0))
 
 
 @converter("GatherND", since=11)
 def gather_nd(call: Call) -> Tensor:
     """Slices at positions along several axes at once."""
-    x, index, batch = call[0], call[1], call.get_int("batch_dims", 0)
-    depth = index.shape[-1]
-    lead, sizes, rest = x.shape[:batch], x.shape[batch : batch + depth], x.shape[batch + depth :]
-    flat = flat_positions(index, sizes)
-    count, places = math.prod(lead), math.prod(sizes)
-    flat = F.reshape(flat, (count, -1)) + F.arange(count).reshape((-1, 1)) * places
-    rows = F.take(F.reshape(x, (count * places, *rest)), F.reshape(flat, (-1,)), 0)
-    return F.reshape(rows, (*index.shape[:-1], *rest))
+    return F.gather_nd(call[0], call[1], call.get_int("batch_dims", 0))
 
 
-def flat_positions(index: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Return [..., depth] positions along axes as positions in all of them; negative ones too."""
-    index = F.cast(index, DType.I32)
-    strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-    parts = [index[..., i] for i in range(len(sizes))]
-    found = [
-        F.where(F.less(part, 0), part + size, part) * stride
-        for part, size, stride in zip(parts, sizes, strides, strict=True)
-    ]
-    result = found[0] if found else F.zeros(index.shape[:-1], DType.I32)
-    for part in found[1:]:
-        result = result + part
-    return result
+@converter("ScatterElements", since=11)
+@converter("Scatter", since=9)
+def scatter_elements(call: Call) -> Tensor:
+    """Elements written at positions along an axis; of several the last stays, or they combine."""
+    combine = call.get_text("reduction", "none") if call.opset >= 16 else "none"
+    return F.scatter(call[0], call[1], call[2], call.get_int("axis", 0), combine)
+
+
+@converter("ScatterND", since=11)
+def scatter_nd(call: Call) -> Tensor:
+    """Slices written at positions along several axes at once."""
+    combine = call.get_text("reduction", "none") if call.opset >= 16 else "none"
+    return F.scatter_nd(call[0], call[1], call[2], combine)
 
 
 @converter("OneHot", since=9, statics=(1,))
 def one_hot(call: Call) -> Tensor:
     """One value at a position, another elsewhere; nothing where the position is out of range."""
-    index, values = call[0], call[2]
     depth = int(np.asarray(call.static(1, "the depth")).reshape(()))
-    axis = call.get_int("axis", -1)
-    axis = axis + index.ndim + 1 if axis < 0 else axis
-    if not index.dtype.is_integer:
-        index = F.cast(index, DType.I32)
-    index = F.cast(index, DType.I32)
-    index = F.where(F.less(index, 0), index + depth, index)
-    places = F.arange(depth).reshape((-1,) + (1,) * (index.ndim - axis))
-    found: Tensor = F.where(F.equal(F.unsqueeze(index, axis), places), values[1], values[0])
+    index, values = F.cast(call[0], DType.I32), call[2]
+    return F.one_hot_values(index, depth, values[0], values[1], call.get_int("axis", -1))
+
+
+@converter("TensorScatter", since=24)
+def tensor_scatter(call: Call) -> Tensor:
+    """A cache with an update written into each batch from a place of its own on."""
+    cache, update = call[0], call[1]
+    axis = call.get_int("axis", -2) % cache.ndim
+    size, count = cache.shape[axis], update.shape[axis]
+    places = F.reshape(F.arange(size), (-1,) + (1,) * (cache.ndim - 1 - axis))
+    if call.has(2):
+        starts = F.reshape(F.cast(call[2], DType.I32), (-1,) + (1,) * (cache.ndim - 1))
+        places = F.reshape(places, (*(1,) * axis, *places.shape)) - starts
+    if call.get_text("mode", "linear") == "circular":
+        places = F.remainder(places, size)
+    inside = F.logical_and(F.greater_equal(places, 0), F.less(places, count))
+    index = F.broadcast_to(F.clip(places, 0, count - 1), cache.shape)
+    found: Tensor = F.where(inside, F.take_along_axis(update, index, axis), cache)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -164,16 +165,12 @@ def pad(call: Call) -> Tensor:
     widths = [(0, 0)] * x.ndim
     for axis, low, high in zip(axes, pads, pads[len(axes) :], strict=False):
         widths[axis] = (low, high)
-    mode = call.get_text("mode", "constant")
+    mode: Any = call.get_text("mode", "constant")
     if mode == "constant":
         return _filled(call, x, widths, fill)
     if mode not in ("reflect", "edge", "wrap"):
         raise call.malformed(f"mode {mode!r}")
-    for axis, (low, high) in enumerate(widths):
-        if low or high:
-            x = F.take(x, call.constant_tensor(_places(x.shape[axis], low, high, mode), DType.I32),
-                       axis)  # fmt: skip
-    return x
+    return F.pad(x, widths, mode=mode)
 
 
 def _filled(call: Call, x: Tensor, widths: Sequence[tuple[int, int]], fill: Tensor) -> Tensor:
@@ -185,12 +182,6 @@ def _filled(call: Call, x: Tensor, widths: Sequence[tuple[int, int]], fill: Tens
     inside = F.pad(F.ones_like(x).astype(DType.I32), widths, 0)
     found: Tensor = F.where(F.equal(inside, 1), F.pad(x, widths), fill)
     return found
-
-
-def _places(size: int, low: int, high: int, mode: str) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Return which element stands at each place of a padded axis."""
-    kept = np.arange(max(0, -low), size - max(0, -high))
-    return np.pad(kept, (max(0, low), max(0, high)), mode=mode)  # type: ignore[call-overload, no-any-return]
 
 
 @converter("Trilu", since=14, statics=(1,))
@@ -206,36 +197,27 @@ def trilu(call: Call) -> Tensor:
 @converter("DepthToSpace", since=1)
 def depth_to_space(call: Call) -> Tensor:
     """Channels become blocks of places."""
-    x, size = call[0], call.get_int("blocksize")
-    n, c, h, w = x.shape
-    if call.get_text("mode", "DCR") == "DCR":
-        parts = F.permute(F.reshape(x, (n, size, size, c // size**2, h, w)), (0, 3, 4, 1, 5, 2))
-    else:
-        parts = F.permute(F.reshape(x, (n, c // size**2, size, size, h, w)), (0, 1, 4, 2, 5, 3))
-    return F.reshape(parts, (n, c // size**2, h * size, w * size))
+    mode: Any = call.get_text("mode", "DCR")
+    return F.depth_to_space(call[0], call.get_int("blocksize"), mode)
 
 
 @converter("SpaceToDepth", since=1)
 def space_to_depth(call: Call) -> Tensor:
-    """Blocks of places become channels."""
-    x, size = call[0], call.get_int("blocksize")
+    """Blocks of places become channels, which come first (DCR) or last (CRD) in their order."""
+    x, block = call[0], call.get_int("blocksize")
+    y = F.space_to_depth(x, block)
+    if not call.has_attribute("mode") or call.get_text("mode") == "DCR":
+        return y
     n, c, h, w = x.shape
-    parts = F.reshape(x, (n, c, h // size, size, w // size, size))
-    return F.reshape(F.permute(parts, (0, 3, 5, 1, 2, 4)), (n, c * size**2, h // size, w // size))
+    parts = F.reshape(y, (n, block * block, c, h // block, w // block))
+    return F.reshape(F.permute(parts, (0, 2, 1, 3, 4)), y.shape)
 
 
 @converter("ReverseSequence", since=10)
 def reverse_sequence(call: Call) -> Tensor:
     """The first elements of each sequence backwards, as many as its length says."""
-    x, lengths = call[0], F.cast(call[1], DType.I32)
     time, batch = call.get_int("time_axis", 0), call.get_int("batch_axis", 1)
-    if {time, batch} != {0, 1}:
-        raise call.malformed(f"time_axis {time} and batch_axis {batch} are not 0 and 1")
-    steps = F.arange(x.shape[time]).reshape((-1, 1) if time == 0 else (1, -1))
-    lengths = F.reshape(lengths, (1, -1) if time == 0 else (-1, 1))
-    source = F.where(F.less(steps, lengths), lengths - 1 - steps, steps)
-    places = F.reshape(source, (*source.shape, *(1,) * (x.ndim - 2)))
-    return F.take_along_axis(x, F.broadcast_to(places, x.shape), time)
+    return F.reverse_sequence(call[0], call[1], batch, time)
 
 
 @converter("EyeLike", since=9)

@@ -110,3 +110,26 @@ def _hardmax(x: Tensor, axis: int) -> Tensor:
     largest = F.argmax(x, axis, keepdims=True)
     places = F.arange(x.shape[axis]).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
     return F.cast(F.equal(largest, places), x.dtype)
+
+
+@converter("CumSum", "CumProd", since=11, statics=(1,))
+def cumulative(call: Call) -> Tensor:
+    """Running sums or products; `exclusive` leaves the element itself out."""
+    axis = int(call.static(1, "the axis").reshape(()))
+    function = F.cumsum if call.op == "CumSum" else F.cumprod
+    return function(
+        call[0],
+        axis,
+        exclusive=bool(call.get_int("exclusive", 0)),
+        reverse=bool(call.get_int("reverse", 0)),
+    )
+
+
+@converter("TopK", since=10, statics=(1,))
+def topk(call: Call) -> list[Tensor]:
+    """The k largest or smallest, and where they stand; of equals the first."""
+    k = int(call.static(1, "k").reshape(()))
+    axis = call.get_int("axis", -1)
+    largest = bool(call.get_int("largest", 1))
+    values, index = F.topk(call[0], k, axis, largest)
+    return [values, index]
