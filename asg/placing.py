@@ -25,11 +25,13 @@ __all__ = ["gather_elements", "gather_nd", "scatter", "scatter_nd", "searchsorte
 
 
 def _index(index: Any) -> Tensor:
-    """Return positions as i32."""
+    """Return positions as i32; what only u32 can hold stays beyond every end."""
     tensor = as_tensor(index)
     if not tensor.dtype.is_integer:
         error = DTypeError(f"an index must be i32 or u32, got {tensor.type}")
         raise explain(error, placing.scatter_rows, [tensor.value])
+    if tensor.dtype is DType.U32:
+        tensor = minimum(tensor, constant(2**31 - 1, DType.U32))
     return cast(tensor, DType.I32)
 
 

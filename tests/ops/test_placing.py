@@ -146,6 +146,15 @@ def test_nothing_to_put(size: int) -> None:
     _check(outputs, {"x": x, **empty}, dict.fromkeys(outputs, x))
 
 
+def test_a_large_unsigned_position_lies_beyond_the_end() -> None:
+    index = np.array([2**32 - 1, 1], np.uint32)
+    x = asg.input("x", (3,))
+    outputs = {"put": asg.scatter(x, index, [5.0, 7.0]), "got": asg.gather_elements(x, index)}
+    found = run(asg.graph(outputs=outputs), {"x": np.float32([1, 2, 3])})
+    np.testing.assert_array_equal(found["put"], [1, 7, 3])
+    np.testing.assert_array_equal(found["got"], [3, 2])
+
+
 def test_an_element_gets_its_last_update_and_only_that_has_a_gradient() -> None:
     x, updates = asg.input("x", (3,)), asg.input("updates", (4,))
     index = np.array([2, 0, 2, 5], np.int32)
