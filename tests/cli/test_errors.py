@@ -127,7 +127,8 @@ def test_every_exit_status_is_documented(run: Run) -> None:
     for number, text in EXIT_CODES.items():
         assert f"{number}  {text}" in result.stdout
     assert sorted(main.commands) == [
-        "bisect", "cache", "compile", "doctor", "inspect", "profile", "run", "tune", "verify",
+        "bisect", "cache", "compile", "doctor", "export", "inspect", "profile", "run", "tune",
+        "verify",
     ]  # fmt: skip
 
 
