@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from asg.errors import DTypeError, ShapeError
 from asg.ops import placing, sorting
 from asg.ops.arithmetic import add, maximum, minimum, mul
@@ -18,7 +16,7 @@ from asg.ops.logic import greater_equal, less, select
 from asg.ops.movement import broadcast, reshape, slice_
 from asg.ops.sources import constant, iota
 from asg.shaping import normal_axis
-from asg.tensor import Tensor, as_tensor, explain
+from asg.tensor import Tensor, as_tensor, explain, promoted
 from asg.types import DType, Shape
 
 __all__ = ["gather_elements", "gather_nd", "scatter", "scatter_nd", "searchsorted"]
@@ -209,9 +207,11 @@ def searchsorted(sorted_sequence: Any, values: Any, right: bool = False) -> Tens
 
     A sequence of one axis serves all values; otherwise all axes but the last are the same.
     """
-    keys, wanted = as_tensor(sorted_sequence), as_tensor(values)
-    if keys.dtype is not wanted.dtype or isinstance(values, (int, float, np.number)):
-        wanted = as_tensor(values, keys.dtype)
+    keys = as_tensor(sorted_sequence)
+    wanted = values if isinstance(values, Tensor) else as_tensor(values, keys.dtype)
+    if keys.dtype is not wanted.dtype:
+        common = promoted(keys.dtype, wanted.dtype)
+        keys, wanted = cast(keys, common), cast(wanted, common)
     shape = wanted.shape
     queries = sorting.ascending_key(wanted)
     if keys.ndim == 1:

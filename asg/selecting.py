@@ -30,6 +30,8 @@ from asg.types import DType
 
 __all__ = ["compress", "masked_select", "non_max_suppression", "nonzero", "unique"]
 
+_LARGEST = 3.4028234663852886e38  # of the finite f32
+
 
 def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return where truth values stand in a row, those first that are true, and how many are.
@@ -50,6 +52,13 @@ def _cut(x: Tensor, count: Tensor, axis: int = 0) -> Tensor:
     return result
 
 
+def _truth(x: Any) -> Tensor:
+    """Return which elements are not zero."""
+    tensor = as_tensor(x)
+    result: Tensor = tensor if tensor.dtype is DType.BOOL else not_equal(tensor, 0)
+    return result
+
+
 def _near(places: Tensor, size: int) -> Tensor:
     result: Tensor = minimum(places, max(size - 1, 0))
     return result
@@ -59,7 +68,7 @@ def nonzero(x: Any, columns: bool = False) -> Tensor:
     """Return the coordinates `[count, axes]` of all elements that are not zero, in row-major order
     (`torch.nonzero`); with `columns` as `[axes, count]` (ONNX NonZero)."""
     tensor = as_tensor(x)
-    mask = tensor if tensor.dtype is DType.BOOL else not_equal(tensor, 0)
+    mask = _truth(tensor)
     found, count = _positions(reshape(mask, shape=(tensor.size,)))
     places = _near(found, tensor.size)
     parts = []
@@ -78,7 +87,7 @@ def compress(x: Any, condition: Any, axis: int | None = None) -> Tensor:
 
     Without an axis, elements in row-major order. What has no condition is left out.
     """
-    tensor, mask = as_tensor(x), as_tensor(condition, DType.BOOL)
+    tensor, mask = as_tensor(x), _truth(condition)
     if axis is None:
         tensor, along = reshape(tensor, shape=(tensor.size,)), 0
     else:
@@ -93,7 +102,7 @@ def compress(x: Any, condition: Any, axis: int | None = None) -> Tensor:
 
 def masked_select(x: Any, mask: Any) -> Tensor:
     """Return the elements of `x` at which `mask` is true, in row-major order."""
-    tensor, chosen = as_tensor(x), as_tensor(mask, DType.BOOL)
+    tensor, chosen = as_tensor(x), _truth(mask)
     shape = broadcast_shapes(tensor.shape, chosen.shape)
     tensor, chosen = (shaping.broadcast_to(each, shape) for each in (tensor, chosen))
     flat = reshape(tensor, shape=(tensor.size,))
@@ -129,7 +138,10 @@ def non_max_suppression(
     )
     number = shaping.broadcast_to(constant(0), given.shape[:2])
     if size and limit:
-        _, order = sorting.sort(select(is_wanted, clean, low), axis=2, descending=True, count=size)
+        # A wanted score of -inf comes before what is no score.
+        least = maximum(cast(clean, DType.F32), -_LARGEST)
+        ranked = select(is_wanted, least, low)
+        _, order = sorting.sort(ranked, axis=2, descending=True, count=size)
         count = reduce_sum(cast(is_wanted, DType.I32), axes=(2,))
         chosen, number = suppress_rows(
             _corners(corners, center), order, count, most=limit, threshold=float(iou_threshold)

@@ -240,3 +240,53 @@ def test_groups_that_name_no_parameter_at_all_are_refused() -> None:
 
 def test_options_may_be_lists() -> None:
     assert step(lambda model: optim.Adam(betas=[0.9, 0.99])).updates  # type: ignore[arg-type]
+
+
+@on_targets
+def test_conditions_may_be_numbers(target: str) -> None:
+    condition = np.array([0, 2, -1, 0, 3], np.int32)
+    x, given = asg.input("x", (5,)), asg.input("condition", (5,), "i32")
+    graph = asg.graph({"c": asg.compress(x, given), "m": asg.masked_select(x, given)})
+    found = evaluate(graph, {"x": np.arange(5, dtype=np.float32), "condition": condition}, target)
+    np.testing.assert_array_equal(found["c"], [1, 2, 4])
+    np.testing.assert_array_equal(found["m"], [1, 2, 4])
+
+
+@on_targets
+@pytest.mark.parametrize(
+    ("dtype", "other"),
+    [("i32", "f32"), ("f32", "i32"), ("i8", "f32"), ("f16", "f32"), ("u8", "i8"), ("i8", "i8")],
+)
+def test_a_sequence_is_searched_for_numbers_of_another_type(
+    dtype: str, other: str, target: str
+) -> None:
+    row = np.array([-2 if dtype != "u8" else 0, 1, 2, 3, 100])
+    wanted = np.array([1.5, -7.5, 200.25, 2.0]) if other == "f32" else np.array([1, -7, 127, 2])
+    places = asg.searchsorted(asg.input("row", (5,), dtype), asg.input("wanted", (4,), other))
+    found = evaluate(asg.graph({"y": places}), {"row": row, "wanted": wanted}, target)["y"]
+    np.testing.assert_array_equal(found, np.searchsorted(row, wanted))
+
+
+@on_targets
+@pytest.mark.parametrize("dtype", ["i8", "u16", "f16"])
+def test_what_is_unique_may_be_narrow(dtype: str, target: str) -> None:
+    numbers_ = np.array([3, 1, 100, 3, 0, 1, 3])
+    parts = asg.unique(asg.input("x", (7,), dtype))
+    graph = asg.graph(dict(zip(["values", "first", "which", "often"], parts, strict=True)))
+    found = evaluate(graph, {"x": numbers_}, target)
+    values, first, which, often = np.unique(
+        numbers_, return_index=True, return_inverse=True, return_counts=True
+    )
+    for name, wanted in (("values", values), ("first", first), ("which", which), ("often", often)):
+        np.testing.assert_array_equal(found[name], wanted)
+
+
+@on_targets
+def test_a_score_of_minus_infinity_comes_before_what_is_no_score(target: str) -> None:
+    corners = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+    boxes = np.concatenate([2 * corners, 2 * corners + 1], 2)
+    scores = np.array([[[np.nan, -np.inf, 0.5, -np.inf]]], np.float32)
+    x, given = asg.input("boxes", boxes.shape), asg.input("scores", scores.shape)
+    graph = asg.graph({"kept": asg.non_max_suppression(x, given, 4, 0.5)})
+    found = evaluate(graph, {"boxes": boxes, "scores": scores}, target)["kept"]
+    np.testing.assert_array_equal(found[:, 2], [2, 1, 3])
