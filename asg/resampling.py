@@ -19,7 +19,7 @@ from asg.ops.bits import bitwise_and
 from asg.ops.convert import cast
 from asg.ops.indexing import gather
 from asg.ops.linear import matmul
-from asg.ops.logic import greater_equal, less_equal, select
+from asg.ops.logic import greater, greater_equal, less_equal, select
 from asg.ops.sources import constant, iota
 from asg.tensor import Tensor, as_tensor, explain
 from asg.types import DType
@@ -313,6 +313,7 @@ def grid_sample(
     return result
 
 
+WHOLE = 2.0**20  # places beyond this have hardly a fraction
 Tap = tuple[Tensor, Tensor, Tensor]  # the element's number, whether it exists, its weight
 
 
@@ -328,7 +329,8 @@ def _axis_taps(unit: Tensor, size: int, mode: str, padding: str, align: bool) ->
     if mode == "nearest":
         return [_tap(round_(place), size, constant(1.0))]
     base = floor(place)
-    part = sub(place, base)
+    # A driver may compute a place twice and round it differently; far out, by more than 1.
+    part = select(greater(abs_(place), WHOLE), 0.0, sub(place, base))
     if not is_cubic:
         return [_tap(base, size, sub(1.0, part)), _tap(add(base, 1.0), size, part)]
     taps = []

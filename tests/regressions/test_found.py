@@ -290,3 +290,21 @@ def test_a_score_of_minus_infinity_comes_before_what_is_no_score(target: str) ->
     graph = asg.graph({"kept": asg.non_max_suppression(x, given, 4, 0.5)})
     found = evaluate(graph, {"boxes": boxes, "scores": scores}, target)["kept"]
     np.testing.assert_array_equal(found[:, 2], [2, 1, 3])
+
+
+@pytest.mark.parametrize("padding", ["border", "reflection"])
+def test_cubic_samples_far_outside_stay_near_the_image(padding: str) -> None:
+    """Fractions of places beyond f32's whole numbers were of any size."""
+    image = np.full((1, 1, 5, 7), 5.0, np.float32)
+    grid = np.array([1e6, 1e7, -3e7, 3e9], np.float32).repeat(2).reshape(1, 1, 4, 2)
+    graph = asg.graph(
+        outputs={
+            "y": asg.grid_sample(
+                asg.input("x", image.shape), asg.input("grid", grid.shape), "bicubic", padding
+            )
+        }
+    )
+    for target in ("numpy", "wgpu"):
+        with asg.compile(graph, target=target) as exe:
+            found = exe({"x": image, "grid": grid})["y"]
+        np.testing.assert_allclose(found, 5.0, rtol=1e-5)
