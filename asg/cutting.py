@@ -70,7 +70,12 @@ def uncut(graph: Graph) -> tuple[Graph, dict[str, tuple[int, str]]]:
         outputs[count] = each.count
         cuts[name] = each.axis, count
     plain = Graph.build(
-        outputs, updates=graph.updates, name=graph.name, values=graph.values, inputs=graph.inputs
+        outputs,
+        updates=graph.updates,
+        name=graph.name,
+        values=graph.values,
+        inputs=graph.inputs,
+        interfaces=graph.interfaces,
     )
     return plain, cuts
 

@@ -128,9 +128,11 @@ def main() -> None:
                 continue
             every = {case.name: each for case, each in zip(cases, stream, strict=True)}
             faults = {key: each for key, each in every.items() if each["result"] != "passed"}
-            found[name] = {"version": number, "faults": faults}
             if options.list:
                 show(faults, console)
+            if name != "asg":  # why is their business
+                faults = {key: {"result": each["result"]} for key, each in faults.items()}
+            found[name] = {"version": number, "faults": faults}
     console.print(table(found, len(cases)))
     if options.write:
         ops = {case.name: case.op for case in cases}

@@ -6,13 +6,16 @@ With --check, write nothing and fail where a page differs from what would be wri
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 
@@ -237,7 +240,74 @@ def help_texts(
                 yield from help_texts(found, inner, context)
 
 
-PAGES: dict[str, Callable[[], str]] = {"ops.md": ops_page, "commands.md": command_page}
+RESULTS = DOCS.parent / "benchmarks" / "results" / "onnx_backend.json"
+OUTCOMES = ("wrong", "refused", "failed", "crashed")
+
+ONNX_HEAD = """\
+# ONNX
+
+`asg.onnx.load` takes models of opset 7 and newer; `asg.onnx.check` and `asg compile` list every
+node that can't be compiled before anything runs. This page counts the node tests of the `onnx`
+package: those about numbers (no strings, sequences or optionals as inputs or results, no floats or
+integers below 8 bits, no complex numbers, no random operators, no branches or loops that inputs
+decide). A test is passed where all results have the right types and shapes, and values within the
+suite's own tolerances; tests of float64 are computed in f32.
+`python benchmarks/onnx_backend.py --write` runs them, each by itself, on the software driver.
+
+ASG's wrong answers are of two kinds. Attention in 16-bit types is one unit of the type away from
+the reference, which rounds after other steps. The inverse transform of the DFT tests has zeros to
+within 4e-6 where the reference, in float64, has them to within 1e-7.
+
+*wrong*: an answer that is not the right one. *refused*: an error before anything ran, by those that
+have one of their own. *failed*: any other error. *crashed*: the process died, or took too long.
+"""
+
+
+def onnx_page() -> str:
+    """Return the page."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    ops: Mapping[str, str] = found["ops"]
+    contestants: Mapping[str, Any] = found["contestants"]
+    parts = [NOTE, ONNX_HEAD, *_contestants(contestants, len(ops))]
+    if "asg" in contestants:
+        faults = contestants["asg"]["faults"]
+        parts += [*_faults(faults), *_by_op(ops, faults)]
+    return "\n".join(parts) + "\n"
+
+
+def _contestants(contestants: Mapping[str, Any], total: int) -> list[str]:
+    lines = [f"## {total} tests", "", f"| | version | passed | {' | '.join(OUTCOMES)} | % |"]
+    lines.append("| --- | --- | --: | --: | --: | --: | --: | --: |")
+    for name, each in contestants.items():
+        counts = Counter(fault["result"] for fault in each["faults"].values())
+        passed = total - len(each["faults"])
+        numbers = " | ".join(str(counts[kind]) for kind in OUTCOMES)
+        share = 100 * passed / total
+        lines.append(f"| {name} | {each['version']} | {passed} | {numbers} | {share:.1f} |")
+    return [*lines, ""]
+
+
+def _faults(faults: Mapping[str, Mapping[str, str]]) -> list[str]:
+    lines = ["## What does not pass", "", "| test | result | why |", "| --- | --- | --- |"]
+    for name, fault in sorted(faults.items()):
+        why = fault["why"].replace("|", "\\|")
+        lines.append(f"| {name} | {fault['result']} | {why} |")
+    return [*lines, ""]
+
+
+def _by_op(ops: Mapping[str, str], faults: Mapping[str, Any]) -> list[str]:
+    totals, passed = Counter(ops.values()), Counter(op for n, op in ops.items() if n not in faults)
+    lines = ["## By operator", "", "*(spelt out)*: tests of one operator as a model of others.", ""]
+    lines += ["| operator | tests | passed |", "| --- | --: | --: |"]
+    lines += [f"| {op} | {totals[op]} | {passed[op]} |" for op in sorted(totals)]
+    return lines
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "ops.md": ops_page,
+    "commands.md": command_page,
+    "onnx.md": onnx_page,
+}
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def with_updates(graph: Graph, proto: Any, label: str) -> Graph:
         name=graph.name,
         values=graph.values,
         inputs=graph.inputs,
+        interfaces=graph.interfaces,
     )
     check_updates(found)
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from asg import functions as F
-from asg.onnx.call import Call
+from asg.onnx.call import Call, Typed
 from asg.onnx.registry import converter
 from asg.tensor import Tensor
 from asg.types import DType
@@ -50,12 +52,28 @@ def reduce(call: Call) -> Tensor:
             return _of_nothing(call, x)
         axes = tuple(range(x.ndim))
     keepdims = bool(call.get_int("keepdims", 1))
+    if call.op in _OF_NOTHING and any(x.shape[axis] == 0 for axis in axes):
+        return F.full(F.sum(x, axes, keepdims).shape, _least(call, x), x.dtype)
     if call.op in _REDUCTIONS:
         return _REDUCTIONS[call.op](x, axes, keepdims)
     is_bool = x.dtype is DType.BOOL
     if is_bool:
         return (F.any if call.op == "ReduceMax" else F.all)(x, axes, keepdims)
     return (F.max if call.op == "ReduceMax" else F.min)(x, axes, keepdims)
+
+
+_OF_NOTHING = ("ReduceMax", "ReduceMin", "ReduceLogSumExp")
+
+
+def _least(call: Call, x: Tensor) -> float | int | bool:
+    """Return what no element is: less than all for a maximum, more than all for a minimum."""
+    is_min = call.op == "ReduceMin"
+    if x.dtype is DType.BOOL:
+        return is_min
+    if x.dtype.is_float:
+        return math.inf if is_min else -math.inf
+    limits = np.iinfo(x.dtype.numpy)
+    return int(limits.max if is_min else limits.min)
 
 
 def _of_nothing(call: Call, x: Tensor) -> Tensor:
@@ -126,10 +144,10 @@ def cumulative(call: Call) -> Tensor:
 
 
 @converter("TopK", since=10, statics=(1,))
-def topk(call: Call) -> list[Tensor]:
+def topk(call: Call) -> list[Tensor | Typed]:
     """The k largest or smallest, and where they stand; of equals the first."""
     k = int(call.static(1, "k").reshape(()))
     axis = call.get_int("axis", -1)
     largest = bool(call.get_int("largest", 1))
     values, index = F.topk(call[0], k, axis, largest)
-    return [values, index]
+    return [values, Typed(index, np.dtype(np.int64))]

@@ -80,3 +80,15 @@ def arange(call: Call) -> Array:
     if count > LARGEST_RANGE:
         raise call.unsupported(f"a range of {count} elements")
     return np.asarray(start + np.arange(count) * delta).astype(start.dtype)
+
+
+@converter("OptionalHasElement", since=15)
+def has_element(call: Call) -> Array:
+    """Whether an operand is given."""
+    return np.array(call.has(0))
+
+
+@converter("OptionalGetElement", since=15)
+def get_element(call: Call) -> Operand:
+    """An operand that must be given."""
+    return call.operand(0)
