@@ -108,12 +108,14 @@ def test_two_compilations_give_the_same_bytes(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["cpu", "gpu"])
-def test_no_shader_is_atomic(family: str) -> None:
+def test_no_shader_depends_on_an_order(family: str) -> None:
     target = TARGETS[family]
     artefact = lower({"train": _step(3, 7)}, target=target)
     texts = [variant.wgsl for kernel in artefact.kernels.values() for variant in kernel.variants]
-    texts += [path.read_text("utf-8") for path in (ROOT / "shaders").rglob("*.wgsl.j2")]
+    assert not any("atomic" in text for text in texts)
+    # Narrow elements are merged into their words by And and Or; each bit has one owner.
+    texts = [path.read_text("utf-8") for path in (ROOT / "shaders").rglob("*.wgsl.j2")]
     texts += [path.read_text("utf-8") for path in (ROOT / "codegen").glob("*.py")]
     assert len(texts) > 40
     for text in texts:
-        assert not re.search(r"\batomic(?:Add|<|CompareExchange|Max|Min|Store|Load|\w+\()", text)
+        assert set(re.findall(r"\batomic([A-Z]\w*)", text)) <= {"Load", "Store", "And", "Or"}

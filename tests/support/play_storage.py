@@ -88,9 +88,11 @@ class Machine:
     def read(self, type_: TensorType, buffer: int, offset: int) -> Array:
         raw = self.buffers[buffer][offset : offset + type_.nbytes]
         words = raw.view(np.uint32 if type_.dtype is DType.BOOL else type_.dtype.numpy)
-        return words.astype(type_.dtype.numpy).reshape(type_.shape)
+        # The last word of narrow elements may hold more than there are.
+        return words[: type_.size].astype(type_.dtype.numpy).reshape(type_.shape)
 
     def _store(self, array: Array, type_: TensorType, buffer: int, offset: int) -> None:
         word = np.dtype(np.uint32) if type_.dtype is DType.BOOL else type_.dtype.numpy
         raw = np.ascontiguousarray(np.asarray(array).astype(word)).reshape(-1).view(np.uint8)
-        self.buffers[buffer][offset : offset + type_.nbytes] = raw
+        self.buffers[buffer][offset : offset + type_.nbytes] = 0
+        self.buffers[buffer][offset : offset + raw.size] = raw
