@@ -9,12 +9,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from asg.artefact import Variant
+from asg.closing import Closing
 from asg.codegen.context import BoundValues, KernelContext, Target
 from asg.extract import extract
 from asg.graph import Graph, Value
@@ -62,7 +62,7 @@ class Way:
     call: Call
 
 
-class KernelBench:
+class KernelBench(Closing):
     """Buffers for a kernel, with random operands; and the ways that were added."""
 
     def __init__(self, device: Device, context: KernelContext, part: Graph, seed: int = 0) -> None:
@@ -160,17 +160,6 @@ class KernelBench:
         for buffer in self._buffers:
             buffer.close()
         self._buffers = []
-
-    def __enter__(self) -> KernelBench:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _repeats(seconds: float) -> int:

@@ -12,11 +12,12 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from asg.closing import Closing
 from asg.errors import GraphError, InputError, ReleasedError
 from asg.graph import Graph
 from asg.open_graph import Binding, OpenGraph
@@ -58,7 +59,7 @@ class OpenEntry:
             )
 
 
-class Specialiser:
+class Specialiser(Closing):
     """An executable of open sizes: the first call with new ones compiles.
 
     `make(graphs, lender)` compiles graphs; the executable may share what the lender keeps.
@@ -156,10 +157,9 @@ class Specialiser:
             self._misses += 1
             made = self._compiled(bindings)
             self._made[key] = ("; ".join(map(str, bindings.values())), made)
-            while len(self._made) > self._kept:
-                self._evict()
         self._bring_up_to_date(made)
         self._latest = made
+        self._evict()
         return made
 
     def _compiled(self, bindings: Mapping[str, Binding]) -> Made:
@@ -183,14 +183,12 @@ class Specialiser:
             self._holders[name] = made
 
     def _evict(self) -> None:
-        """Close the executable that was used the longest time ago and has no newest state."""
-        newest = {id(made) for made in self._holders.values()}
-        for key, (_, made) in list(self._made.items())[:-1]:
-            if id(made) not in newest:
-                made.close()
-                del self._made[key]
-                self._evicted += 1
-                return
+        """Close what was used the longest time ago, but nothing that has the newest state."""
+        newest = {id(made) for made in (self._latest, *self._holders.values())}
+        old = [key for key, (_, made) in self._made.items() if id(made) not in newest]
+        for key in old[: max(len(self._made) - self._kept, 0)]:
+            self._made.pop(key)[1].close()
+            self._evicted += 1
 
     def _statics(self, graph: OpenGraph, inputs: Mapping[str, object]) -> dict[str, object]:
         if not isinstance(inputs, Mapping):
@@ -312,17 +310,6 @@ class Specialiser:
             self._made.clear()
             self._holders.clear()
             self._latest, self._is_closed = None, True
-
-    def __enter__(self) -> Specialiser:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _newest(self) -> Made:
         if self._is_closed:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
+from asg.closing import Closing
 from asg.errors import DeviceError
 from asg.runtime.adapters import granted_limits
 from asg.runtime.commands import Call, Pipeline, Work
@@ -144,7 +144,7 @@ def _compile_one(helper: Device, shader: Shader) -> None:
             buffer.close()
 
 
-class Compiler:
+class Compiler(Closing):
     """Compiles shaders on devices of its own, and gives up those that take longer than `limit`.
 
     A driver can't be interrupted: its device is then left to itself, and another one is opened.
@@ -180,14 +180,3 @@ class Compiler:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
         self._pool = self._helper = None
-
-    def __enter__(self) -> Compiler:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from asg.closing import Closing
 from asg.errors import BundleError, InputError, ReleasedError
 from asg.graph import Graph
 from asg.plan_view import PlanView
@@ -33,7 +34,7 @@ from asg.runtime.wgpu_device import Device
 from asg.types import INTERFACES, TensorType
 
 
-class Executable:
+class Executable(Closing):
     """A compiled model on a device. `exe({...})` runs its first entry, `exe.NAME({...})` one.
 
     Close it, or use it as a context manager, to give its device memory back at a known time.
@@ -146,19 +147,8 @@ class Executable:
         """Give all device memory back."""
         self.executor.close()
 
-    def __enter__(self) -> Executable:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class NumpyExecutable:
+class NumpyExecutable(Closing):
     """The interpreter behind the interface of an executable: slow, and right by definition."""
 
     device = "numpy"
@@ -322,17 +312,6 @@ class NumpyExecutable:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ReleasedError(f"{self.name} was closed and can't be used any more")
-
-    def __enter__(self) -> NumpyExecutable:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Executable:

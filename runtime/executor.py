@@ -13,12 +13,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from asg.artefact import Artefact, Dispatch, Entry, Slot, Step
+from asg.closing import Closing
 from asg.errors import DeviceLostError, InputError, ReleasedError
 from asg.runtime.arrays import as_array, shown, to_words
 from asg.runtime.commands import Buffer, Command, Transfer
@@ -38,7 +38,7 @@ _RECORDINGS = 16  # sets of input buffers for which the commands are kept
 Observer = Callable[[int, Step], None]
 
 
-class Executor:
+class Executor(Closing):
     """An artefact on a device. Threads may call it; runs of one executor follow each other.
 
     `device` is another on the same adapter if the artefact needs higher limits than it has.
@@ -86,17 +86,6 @@ class Executor:
     def __repr__(self) -> str:
         state = "closed" if self.generation < 0 else self.device.description
         return f"<Executor {self.name}: {', '.join(self.artefact.entries)}; {state}>"
-
-    def __enter__(self) -> Executor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # At the end of the process the modules that closing needs may be gone already.

@@ -116,8 +116,9 @@ def test_few_executables_are_kept() -> None:
     assert (told["hits"], told["misses"], told["evicted"]) == (1, 4, 2)
 
 
+@pytest.mark.parametrize("kept", [1, 2])
 @pytest.mark.parametrize("options", [{"target": "numpy"}, {}], ids=str)
-def test_state_goes_from_size_to_size(options: dict[str, str]) -> None:
+def test_state_goes_from_size_to_size(options: dict[str, str], kept: int) -> None:
     """One step of each size, trained through a specialiser and by hand."""
     model = asg.nn.Linear(3, 2)
     start = {name: np.array(each.data) for name, each in model.named_parameters()}
@@ -130,7 +131,7 @@ def test_state_goes_from_size_to_size(options: dict[str, str]) -> None:
     )
     predict = asg.trace(model, asg.spec(("m", 3)))
     weight, bias = start["weight"], start["bias"]
-    with asg.compile({"train": step, "predict": predict}, kept=2, **options) as exe:
+    with asg.compile({"train": step, "predict": predict}, kept=kept, **options) as exe:
         for size in (2, 5, 2, 3):
             x, y = values(size, 3), values(size, 2)
             exe.train({"x": x, "y": y})
@@ -138,6 +139,7 @@ def test_state_goes_from_size_to_size(options: dict[str, str]) -> None:
             weight, bias = weight - 0.5 * error.T @ x, bias - 0.5 * error.sum(0)
             found = exe.predict({predict.inputs[0].name: x})["output"]
             np.testing.assert_allclose(found, x @ weight.T + bias, 1e-5, 1e-5)
+        assert exe.report()["specialisations"]["kept"] <= kept
         state = exe.state_dict()
         np.testing.assert_allclose(state["weight"], weight, 1e-5, 1e-5)
         exe.load_state_dict(start)
