@@ -33,6 +33,7 @@ from asg.runtime.adapters import (
     granted_limits,
     host_memory,
 )
+from asg.runtime.c_types import hasten
 from asg.runtime.commands import Buffer, Call, Command, Pipeline, Work
 from asg.runtime.faults import device_fault, out_of_memory, refused, too_large
 from asg.runtime.probing import Subgroups, probe
@@ -43,6 +44,7 @@ on_shader: Callable[[str, str], None] | None = None
 
 _lib: Any = native.lib
 _ffi: Any = native.ffi
+hasten(_ffi)
 _TYPES: Mapping[str, AdapterType] = {
     "DiscreteGPU": "discrete", "IntegratedGPU": "integrated", "CPU": "cpu",
 }  # fmt: skip
