@@ -19,23 +19,27 @@ def hasten(ffi: Any) -> None:
 
     This knows cffi from inside. One that is made otherwise is left as it is.
     """
-    parser = getattr(ffi, "_parser", None)
+    parser: Any = getattr(ffi, "_parser", None)
     if not hasattr(parser, "parse_type") or not hasattr(parser, "_declarations"):
         return
     parse_whole = parser.parse_type
 
     def parse_type(text: str) -> Any:
         try:
-            narrow = type(parser)()
-            known = parser._declarations
-            keys = [f"{kind} {word}" for word in set(_WORD.findall(text)) for kind in _KINDS]
-            narrow._declarations = {key: known[key] for key in keys if key in known}
-            count = len(narrow._declarations)
-            found = narrow.parse_type(text)
-            # What declares something new has to be known to all that comes later.
-            is_complete = len(narrow._declarations) == count
+            found = _parse_narrow(parser, text)
         except Exception:  # the whole parser words the fault, if it is one
-            is_complete = False
-        return found if is_complete else parse_whole(text)
+            found = None
+        return parse_whole(text) if found is None else found
 
     parser.parse_type = parse_type
+
+
+def _parse_narrow(parser: Any, text: str) -> Any:
+    """Return a type read with the names in its text only; None if it declares more names."""
+    narrow, known = type(parser)(), parser._declarations
+    keys = [f"{kind} {word}" for word in set(_WORD.findall(text)) for kind in _KINDS]
+    narrow._declarations = {key: known[key] for key in keys if key in known}
+    count = len(narrow._declarations)
+    found = narrow.parse_type(text)
+    # What declares something new has to be known to all that comes later.
+    return found if len(narrow._declarations) == count else None
