@@ -27,32 +27,51 @@ if TYPE_CHECKING:
 Attrs = Mapping[str, Any]
 ROLES = ("input", "parameter", "state")
 _serial = itertools.count()
+_SAMPLE = 64  # elements of an array that tell it from most others
 
 
 class Literal:
     """The contents of a constant: an array that can be compared and hashed by content.
 
-    `content` is the hash of all of it, `digest` the part of that which texts show.
+    Hashing all of a model's weights takes long, so that is done where a text shows them, or where
+    arrays agree in a sample of their elements.
     """
 
-    __slots__ = ("array", "content", "digest")
+    __slots__ = ("_content", "_sample", "array")
 
     def __init__(self, array: np.ndarray) -> None:
         contiguous = np.ascontiguousarray(array).reshape(np.shape(array))
         contiguous.setflags(write=False)
         self.array = contiguous
-        found = hashlib.sha256(f"{contiguous.dtype.str}{contiguous.shape}".encode())
-        found.update(
-            contiguous.reshape(-1).view(np.uint8).data
-        )  # as it lies in memory: may be large
-        self.content = found.hexdigest()
-        self.digest = self.content[:16]
+        flat = contiguous.reshape(-1)
+        some = flat[:: max(1, flat.size // _SAMPLE)]
+        self._sample = (contiguous.dtype.str, contiguous.shape, some.tobytes())
+        self._content: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The hash of all of it."""
+        if self._content is None:
+            found = hashlib.sha256(f"{self.array.dtype.str}{self.array.shape}".encode())
+            # As it lies in memory: may be large.
+            found.update(self.array.reshape(-1).view(np.uint8).data)
+            self._content = found.hexdigest()
+        return self._content
+
+    @property
+    def digest(self) -> str:
+        """The part of the hash that texts show."""
+        return self.content[:16]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Literal) and self.digest == other.digest
+        if self is other:
+            return True
+        if not isinstance(other, Literal) or self._sample != other._sample:
+            return False
+        return self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(self._sample)
 
     def __repr__(self) -> str:
         return f"#{self.digest}"

@@ -21,6 +21,7 @@ from asg.codegen.sort_kernel import merge_variants, sort_variants
 from asg.codegen.suppress_kernel import suppress_variants
 from asg.codegen.written_kernel import written_variants
 from asg.graph import Graph
+from asg.lazy_texts import LazyTexts
 from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
 from asg.passes.plan_memory import PlanMemory
@@ -80,7 +81,7 @@ class Generate:
             kernels=kernels,
             entries=entries,
             values=dict(storage.contents),
-            sources={key: str(plan.graph) for key, plan in plans.items()},
+            sources=LazyTexts({key: plan.graph.__str__ for key, plan in plans.items()}),
             report=total_report(reports, kernels, storage.report),
         )
 

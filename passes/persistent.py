@@ -41,7 +41,7 @@ class Persistent:
     contents: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     joins: dict[_Layout, Location] = field(default_factory=dict)
     inputs: dict[str, int] = field(default_factory=dict)
-    constants: dict[tuple[str, TensorType], str] = field(default_factory=dict)
+    constants: dict[tuple[Literal, TensorType], str] = field(default_factory=dict)
     _open: dict[BufferRole, int] = field(default_factory=dict)
     _scratch: int | None = None
 
@@ -137,7 +137,7 @@ def fixed_roots(plan: FusionPlan, found: Persistent) -> dict[Value, Location]:
         else:
             fixed[Value(node)] = Location(found.inputs[name], 0, nbytes)
     for value, literal in _stored_constants(plan):
-        fixed[value] = found.place(found.constants[literal.digest, value.type])
+        fixed[value] = found.place(found.constants[literal, value.type])
     for root, layout in _kept_joins(plan).items():
         if layout in found.joins:
             fixed[root] = found.joins[layout]
@@ -236,7 +236,7 @@ def _stored_constants(plan: FusionPlan) -> list[tuple[Value, Literal]]:
 
 def _add_constants(plan: FusionPlan, found: Persistent) -> None:
     for value, literal in _stored_constants(plan):
-        if (literal.digest, value.type) in found.constants:
+        if (literal, value.type) in found.constants:
             continue
         stem = plan.graph.names[value]
         name, count = stem, 1
@@ -244,7 +244,7 @@ def _add_constants(plan: FusionPlan, found: Persistent) -> None:
             count += 1
             name = f"{stem}.{count}"
         found.add_slot(name, value.type, "constant")
-        found.constants[literal.digest, value.type] = name
+        found.constants[literal, value.type] = name
         found.contents[name] = np.broadcast_to(literal.array, value.type.shape)
 
 

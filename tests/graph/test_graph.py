@@ -9,7 +9,7 @@ from asg.errors import GraphError
 from asg.functions import exp
 from asg.graph import Graph, Literal, Value, rewrite
 from asg.ops.elementwise import log
-from asg.ops.sources import constant, input
+from asg.ops.sources import constant, constant_, input
 from asg.parse import parse_graph
 
 
@@ -37,6 +37,28 @@ def test_constants_are_equal_by_content() -> None:
     assert one != Literal(np.zeros(3, np.int32))
     assert one != Literal(np.zeros((1, 3), np.float32))
     assert one != Literal(np.full(3, -0.0, np.float32))
+
+
+@pytest.mark.parametrize("place", [0, 1, 500, 997, 998])
+def test_constants_that_differ_in_one_element(place: int) -> None:
+    one = np.arange(999, dtype=np.float32)
+    other = one.copy()
+    other[place] += 1.0
+    assert Literal(one) != Literal(other)
+    y = [constant_(value=Literal(each)).value for each in (one, other, one.copy())]
+    graph = Graph.build({f"y{position}": value for position, value in enumerate(y)})
+    assert graph.outputs["y0"] == graph.outputs["y2"] != graph.outputs["y1"]
+
+
+def test_large_constants_are_hashed_for_texts_only() -> None:
+    arrays = [np.random.default_rng(seed).standard_normal(999) for seed in (1, 2, 3)]
+    held = [Literal(each.astype(np.float32)) for each in arrays]
+    values = {f"y{number}": constant_(value=each).value for number, each in enumerate(held)}
+    graph = Graph.build(values)
+    assert [each._content for each in held] == [None] * 3
+    text = str(graph)
+    assert all(f"#{each.digest}" in text for each in held)
+    assert held[0].content == Literal(held[0].array).content
 
 
 def test_what_nobody_needs_is_gone() -> None:
