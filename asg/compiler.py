@@ -33,6 +33,7 @@ from asg.passes.mixed_precision import MixedPrecision, narrow_parameters
 from asg.passes.order import OrderKernels
 from asg.passes.pack_joins import PackJoins
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
+from asg.passes.recognise import Recognise, RecognisedIn
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
@@ -359,11 +360,13 @@ def _decided(step: Pass, target: Target) -> Pass:
             return step
 
 
-def pipeline(*, fuse_attention: bool | None = None) -> tuple[Pass, ...]:
-    """Return `PIPELINE` with attention in one kernel, or spelt out, whatever the target."""
+def pipeline(*, fuse_attention: bool | None = None, recognise: bool = True) -> tuple[Pass, ...]:
+    """Return `PIPELINE` with attention in one kernel, or spelt out, whatever the target; and
+    without `recognise`, with all that is spelt out left as it is."""
     return tuple(
         ExpandComposites(fuse_attention) if isinstance(step, ExpandComposites) else step
         for step in PIPELINE
+        if recognise or not isinstance(step, Recognise)
     )
 
 
@@ -396,11 +399,14 @@ def lower(
     folder = os.environ.get("ASG_DUMP")
     plans: dict[str, FusionPlan] = {}
     cuts: dict[str, dict[str, tuple[int, str]]] = {}
+    recognised: dict[str, dict[str, list[str]]] = {}
     for key, whole in entries.items():
         graph, cuts[key] = uncut(whole)
-        observers: tuple[Observer, ...] = (DumpTo(Path(folder) / key),) if folder else ()
+        seen = RecognisedIn()
+        observers: tuple[Observer, ...] = (seen, *([DumpTo(Path(folder) / key)] if folder else []))
         with watch.stage("passes"):
             prepared = prepare(graph, observers, passes)
+        recognised[key] = seen.found
         with watch.stage("fusion"):
             fused = Fuse(enabled=enable_fusion, max_binding_bytes=target.max_binding_bytes)(
                 prepared
@@ -420,7 +426,10 @@ def lower(
     values = dict(artefact.values)
     for graph in entries.values():
         values = {**graph.values, **values}
-    report = {**artefact.report, "compile_s": sum(seconds.values()), "compile_stages": seconds}
+    report = {
+        **artefact.report, "recognised": recognised, "compile_s": sum(seconds.values()),
+        "compile_stages": seconds,
+    }  # fmt: skip
     made = {key: replace(each, cuts=cuts[key]) for key, each in artefact.entries.items()}
     artefact = replace(artefact, values=values, report=report, entries=made)
     if folder:

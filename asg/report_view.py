@@ -44,6 +44,8 @@ def figures(report: Report) -> list[Figure]:
     if "wgsl_bytes" in report:
         figure = Figure("of WGSL", amount(report["wgsl_bytes"], "B"), _bound(report))
         found.append(figure)
+    if any(report.get("recognised", {}).values()):
+        found.append(_recognised(report))
     if "compile_s" in report:
         found.append(Figure("to compile", f"{report['compile_s']:.2f} s", _slowest(report)))
     return found
@@ -57,6 +59,16 @@ def _counted(report: Report) -> str:
 def _bound(report: Report) -> str:
     barriers = report["barriers"]
     return f"at most {report['max_bindings']} bindings, {barriers:,} barriers dispatched"
+
+
+def _recognised(report: Report) -> Figure:
+    """Count what was recognised in all entries."""
+    counts: dict[str, int] = {}
+    for kinds in report["recognised"].values():
+        for kind, places in kinds.items():
+            counts[kind] = counts.get(kind, 0) + len(places)
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return Figure("recognised", f"{sum(counts.values()):,}", listed)
 
 
 def _slowest(report: Report) -> str:

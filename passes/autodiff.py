@@ -21,6 +21,7 @@ from asg.open_graph import OpenGraph
 from asg.ops.arithmetic import add
 from asg.ops.movement import broadcast
 from asg.ops.sources import constant, input
+from asg.passes.recognise import Recognise
 from asg.passes.widen_narrow import WidenNarrow
 from asg.site import inherit
 from asg.tensor import Tensor
@@ -39,13 +40,14 @@ def grad(
     wrt: Sequence[str] | str | None = None,
     *,
     seed: Seed | None = None,
+    recognise: bool = True,
 ) -> AnyGraph:
     """Return a graph whose outputs are the gradients of `of`, named `w.grad` (see
     `value_and_grad`)."""
     if isinstance(graph, OpenGraph):
         _check_seed(seed)
-        return graph.map(partial(grad, of=of, wrt=wrt, seed=seed))
-    graph = _spelt_out(WidenNarrow()(graph), wrt)
+        return graph.map(partial(grad, of=of, wrt=wrt, seed=seed, recognise=recognise))
+    graph = _prepared(graph, wrt, recognise)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     return _build(graph, {}, gradients, inputs)
 
@@ -56,6 +58,7 @@ def value_and_grad(
     wrt: Sequence[str] | str | None = None,
     *,
     seed: Seed | None = None,
+    recognise: bool = True,
 ) -> AnyGraph:
     """Return `graph` with the gradients of output `of` as further outputs, named `w.grad`.
 
@@ -67,6 +70,7 @@ def value_and_grad(
             an input that `of` does not depend on is zero.
         seed: instead of `of`, the cotangents of one or more outputs: each an array, or the name
             of an input that the new graph gets for it.
+        recognise: whether what is spelt out, such as attention, is differentiated as a whole.
 
     Raises:
         GradientError: a name is unknown, something is no float, or an op on the way has no
@@ -74,8 +78,8 @@ def value_and_grad(
     """
     if isinstance(graph, OpenGraph):
         _check_seed(seed)
-        return graph.map(partial(value_and_grad, of=of, wrt=wrt, seed=seed))
-    graph = _spelt_out(WidenNarrow()(graph), wrt)
+        return graph.map(partial(value_and_grad, of=of, wrt=wrt, seed=seed, recognise=recognise))
+    graph = _prepared(graph, wrt, recognise)
     gradients, inputs = _differentiate(graph, of, wrt, seed)
     for name in gradients:
         if name in graph.outputs:
@@ -106,6 +110,14 @@ def _build(
         inputs=(*graph.inputs, *inputs),
         interfaces=graph.interfaces,
     )
+
+
+def _prepared(graph: Graph, wrt: Sequence[str] | str | None, recognise: bool) -> Graph:
+    """Compute in wide types, and put together what has a better gradient as a whole."""
+    graph = WidenNarrow()(graph)
+    if recognise:
+        graph = Recognise().apart_from(graph, _depending(graph, _sources(graph, wrt)))
+    return _spelt_out(graph, wrt)
 
 
 def _spelt_out(graph: Graph, wrt: Sequence[str] | str | None) -> Graph:

@@ -25,6 +25,7 @@ from asg.passes.expand import ExpandComposites
 from asg.passes.expand_calls import ExpandCalls
 from asg.passes.fold_norms import FoldNorms
 from asg.passes.prepare_constants import PrepareConstants
+from asg.passes.recognise import Recognise
 from asg.passes.simplify import Simplify
 from asg.passes.split_phases import SplitPhases
 from asg.passes.transpose_products import TransposeProducts
@@ -40,14 +41,15 @@ Observer = Callable[["Step"], None]
 # 2. Marks for differentiation go; it has happened by now, and they would hide what lies under
 #    them from every rule. Then narrow element types are computed in wide ones; no later pass meets
 #    arithmetic on them.
-# 3. Convolutions are spelt out in the form that suits their sizes, while they are whole; they take
+# 3. What exporters spelt out is put back together, while nothing of it has been changed.
+# 4. Convolutions are spelt out in the form that suits their sizes, while they are whole; they take
 #    in known norms before, and those that would mostly meet zeros become several.
-# 4. Composites are spelt out before simplification, because the rules look through views and
+# 5. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
-# 5. Short reductions over windows, which expansions bring along, become chains.
-# 6. What follows from constants alone is computed. Simplification composes views and shares what
+# 6. Short reductions over windows, which expansions bring along, become chains.
+# 7. What follows from constants alone is computed. Simplification composes views and shares what
 #    became equal; only then is it seen who reads a product transposed.
-# 7. Simplification is last: what it leaves is in the form that fusion expects (views composed,
+# 8. Simplification is last: what it leaves is in the form that fusion expects (views composed,
 #    constants folded, no node that does nothing).
 # There is no pass for dead code or common subexpressions: building a graph keeps what is needed
 # and makes equal nodes one.
@@ -55,6 +57,7 @@ DEFAULT: tuple[Pass, ...] = (
     ExpandCalls(),
     DropStopGradients(),
     WidenNarrow(),
+    Recognise(),
     FoldNorms(),
     SplitPhases(),
     Convolve(),

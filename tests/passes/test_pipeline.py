@@ -52,6 +52,7 @@ NAMES = [
     "expand-calls",
     "drop-stop-gradients",
     "widen-narrow",
+    "recognise",
     "fold-norms",
     "split-phases",
     "convolve",

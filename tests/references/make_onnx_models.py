@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -303,6 +304,45 @@ class Mixer(nn.Module):
         return self.head(y.mean(1))
 
 
+class Attention(nn.Module):
+    """Causal attention as it is written out in small models."""
+
+    def __init__(self, size: int, heads: int, length: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.c_attn = nn.Linear(size, 3 * size)
+        self.c_proj = nn.Linear(size, size)
+        self.register_buffer("past", torch.tril(torch.ones(length, length)).bool()[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, size = x.shape
+        parts = self.c_attn(x).split(size, 2)
+        shape = (batch, length, self.heads, size // self.heads)
+        q, k, v = (each.view(shape).transpose(1, 2) for each in parts)
+        scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.shape[-1]))
+        scores = scores.masked_fill(~self.past[:, :, :length, :length], float("-inf"))
+        y = scores.softmax(-1) @ v
+        return self.c_proj(y.transpose(1, 2).reshape(batch, length, size))
+
+
+class NewGelu(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))
+        return 0.5 * x * (1.0 + torch.tanh(inner))
+
+
+class GptBlock(nn.Module):
+    def __init__(self, size: int = 32, heads: int = 4, length: int = 16) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attn = Attention(size, heads, length)
+        self.mlp = nn.Sequential(nn.Linear(size, 4 * size), NewGelu(), nn.Linear(4 * size, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
 class StateSpace(nn.Module):
     """A selective state space layer as in Mamba, its recurrence spelt out."""
 
@@ -343,6 +383,9 @@ RECIPES = {
     "gpt2_open": Recipe(
         lambda: gpt2(**EAGER), lambda: [tokens(2, 9)], first, is_trained=False, open_axes=True
     ),
+    "gpt2_block": Recipe(GptBlock, image(2, 16, 32)),
+    # No LayerNormalization before opset 17: everything is spelt out.
+    "gpt2_block_script": Recipe(GptBlock, image(2, 16, 32), by_dynamo=False, opset=14),
     "llama": Recipe(llama, lambda: [tokens(2, 9)], first),
     "bert": Recipe(
         # Row 0 of its embedding is padding, which PyTorch does not train.
