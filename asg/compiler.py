@@ -121,7 +121,8 @@ def compile(
             plain executable, else a `Specialiser`, which compiles at the first call with new sizes.
         device: which adapter, as `ASG_DEVICE` says it.
         schedule: `cpu` or `gpu` to force a schedule family, or a class of adapters that
-            `asg doctor` shows (`cpu-simd`, `nvidia-gpu` …); by default the adapter decides.
+            `asg doctor` shows (`cpu-simd`, `nvidia-gpu` …), and behind it `+f16` or `+words` to
+            say how f16 are read (docs/precision.md); by default the adapter decides.
         passes: the pipeline to run before fusion; `asg.compiler.PIPELINE` unless told.
         cache: whether kernels that an earlier run wrote for the same graph may be used
             (`ASG_CACHE=0` turns this off everywhere).
@@ -209,19 +210,23 @@ def _load(
 def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:
     """Return what kernels are written for: an adapter's class, or one that is forced by name.
 
+    A forced one may end in `+f16`, or in `+words`: whether arrays of f16 are read as such where
+    the device has them. Otherwise the adapter decides, if it is of that family.
+
     Raises:
         AsgError: there is no such class.
     """
-    name = schedule or adapter.name
+    name, _, memory = (schedule or adapter.name).partition("+")
     if name in ("cpu", "gpu"):
         generic = {"cpu": "cpu-simd", "gpu": "web-generic"}[name]
         name = adapter.name if adapter.family == name else generic
-    if name not in ADAPTER_CLASSES:
-        known = ", ".join(("cpu", "gpu", *ADAPTER_CLASSES))
+    if name not in ADAPTER_CLASSES or memory not in ("", "f16", "words"):
+        known = ", ".join(("cpu", "gpu", *ADAPTER_CLASSES, "and these with +f16 or +words"))
         raise AsgError(f"schedule {schedule!r} is unknown; known: {known}")
     family = ADAPTER_CLASSES[name]
     size = adapter.subgroup_size if family == "cpu" else 0
-    return Target(family, size, shipped(name, size))
+    native = memory == "f16" or (not memory and adapter.native_f16 and adapter.family == family)
+    return Target(family, size, shipped(name, size), native_f16=native)
 
 
 def with_choices(target: Target, choices: Choices) -> Target:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from asg.artefact import Variant
-from asg.codegen.attention_roles import Product, Roles, roles_of, stored_as
+from asg.codegen.attention_roles import Product, Roles, outputs_of, roles_of
 from asg.codegen.attention_tile import (
     BLOCK,
     BLOCK_QUADS,
@@ -418,7 +418,7 @@ def _holes(
     stores = [
         tile.store(number, each)
         for number, each in enumerate(roles.sums)
-        if stored_as(tile.context, each.result) is not None
+        if outputs_of(tile.context, each.result)
     ]
     return {
         "setup": tile.emitter.take(),

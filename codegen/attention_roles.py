@@ -14,9 +14,8 @@ from typing import Literal, assert_never
 
 from asg.codegen.context import KernelContext
 from asg.graph import Node, Value
-from asg.op import Attention
+from asg.op import Attention, Elementwise, View
 from asg.ops.attention_scores import extras_of_values
-from asg.passes.inline import written_through
 
 TileName = Literal["weight", "change"]
 
@@ -113,18 +112,17 @@ def roles_of(context: KernelContext) -> Roles:
             return Roles(node, products, sums, mask, span, logs, delta)
         case "key_grad":
             sums = (Sum("change", q, Value(node)), Sum("weight", dout, Value(node, 1)))
-            needed = tuple(each for each in sums if stored_as(context, each.result))
+            needed = tuple(each for each in sums if outputs_of(context, each.result))
             products = (Product(k, q), Product(v, dout))
             return Roles(node, products, needed, mask, span, logs, delta, rows_are_queries=False)
         case part:
             assert_never(part)
 
 
-def stored_as(context: KernelContext, result: Value) -> Value | None:
-    """Return the output that a result is stored as: itself, or a view of it; None if unneeded."""
-    if result in context.kernel.outputs:
-        return result
-    for node in written_through(context.graph, result)[-1:]:
-        if Value(node) in context.kernel.outputs:
-            return Value(node)
-    return None
+def outputs_of(context: KernelContext, result: Value) -> tuple[Value, ...]:
+    """Return what is stored of a result: itself, a view of it, what a map makes of it."""
+    made = {result}
+    for node in context.kernel.nodes:
+        if isinstance(node.op.kind, (View, Elementwise)) and not made.isdisjoint(node.inputs):
+            made.update(node.values)
+    return tuple(output for output in context.kernel.outputs if output in made)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from asg.codegen.attention_roles import Roles, Sum, stored_as
+from asg.codegen.attention_roles import Roles, Sum, outputs_of
 from asg.codegen.context import KernelContext, output_coordinates
 from asg.codegen.contract_operands import (
     LANE_INDEX,
@@ -265,17 +265,14 @@ class Tile:
 
     def store(self, number: int, each: Sum) -> Mapping[str, object]:
         """Return what the template needs to store a sum."""
-        output = stored_as(self.context, each.result)
-        assert output is not None
         inner = self.emitter.fork()
         is_quad = each.width % LANES == 0
         row = variable("row", self.roles.rows)
         column = variable("column", each.width)
         if is_quad:
             column = variable("quad", each.width // LANES) * LANES + LANE_INDEX
-        where = output_coordinates(self.context, output, (*self.batch, row, column), each.result)
         operand = Operand("value", LANES if is_quad else 1, DType.F32)
-        inner.store(output, flatten(where, output.type.shape), operand)
+        self._store_outputs(inner, each.result, (*self.batch, row, column), operand)
         quads = self.sum_quads(each)
         count = self.owned * quads * (1 if is_quad else LANES)
         i = variable("i", count)
@@ -296,15 +293,23 @@ class Tile:
     def store_logs(self) -> Mapping[str, object] | None:
         """Return what the template needs to store the logarithms of the sums, if wanted."""
         result = Value(self.roles.node, 1)
-        output = stored_as(self.context, result) if self.roles.is_forward else None
-        if output is None:
+        if not self.roles.is_forward or not outputs_of(self.context, result):
             return None
         inner = self.emitter.fork()
         row = variable("row", self.roles.rows)
-        where = output_coordinates(self.context, output, (*self.batch, row), result)
-        inner.store(output, flatten(where, output.type.shape), Operand("value", 1, DType.F32))
+        operand = Operand("value", 1, DType.F32)
+        self._store_outputs(inner, result, (*self.batch, row), operand)
         i = variable("i", self.owned)
         return {"row": inner.index(self.base + i * self.step), "lines": inner.take()}
+
+    def _store_outputs(
+        self, inner: Emitter, result: Value, coordinates: Coordinates, operand: Operand
+    ) -> None:
+        """Write the stores of an element of a result, and of what maps make of it."""
+        inner.bound[result] = operand
+        for output in outputs_of(self.context, result):
+            where = output_coordinates(self.context, output, coordinates, result)
+            inner.store(output, flatten(where, output.type.shape), inner.value(output, where))
 
     def finish_forward(self, totals: Sequence[str], tops: Sequence[str]) -> list[str]:
         """Write the division of all sums by the rows' totals, and the logarithms of these."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from asg.codegen.text import LANES, STORED
+from asg.codegen.text import LANES, STORED, vector_of
 from asg.graph import Value
 from asg.index import Index, constant
 from asg.types import WORD, DType
@@ -18,6 +18,7 @@ class Binding:
         is_vector: of quads, four elements each: as many words as an element has bytes.
         is_wide: of quads in 64-bit words, which software devices load faster.
         is_atomic: of atomic words, since invocations write parts of one word.
+        is_half: of f16, as which the device loads and stores them.
         itemsizes: of the values in it.
         parts: where what is too large for one binding continues in the next: their names, and the
             words before each.
@@ -30,6 +31,7 @@ class Binding:
     is_vector: bool = False
     is_wide: bool = False
     is_atomic: bool = False
+    is_half: bool = False
     itemsizes: frozenset[int] = frozenset({4})
     vector_uses: int = 0
     scalar_uses: int = 0
@@ -64,9 +66,8 @@ class Binding:
 
     def accessors(self) -> list[str]:
         """Return the functions that find an element among the parts, or write a part of one."""
-        unit = (self.quad_words or 1) if self.is_vector else 1
         names = [self.name, *(name for name, _ in self.parts)]
-        starts = [start // unit for _, start in self.parts]
+        starts = [self._position(start) for _, start in self.parts]
         moved = self._held if self.is_atomic else self.element
         heads = {
             "at": f"fn {self.name}_at(i: u32) -> {moved} {{",
@@ -110,7 +111,7 @@ class Binding:
         self.is_atomic = self.partial_writes > 0
         self.is_vector = self.vector_uses > 0 and is_aligned and words > 0
         self.is_vector &= is_whole or not self.parts
-        self.is_wide = wide and self.is_vector and is_whole and words > 1
+        self.is_wide = wide and self.is_vector and is_whole and words > 1 and not self.is_half
         self.calls.clear()
 
     @property
@@ -120,10 +121,16 @@ class Binding:
         return None if others else size
 
     @property
+    def is_packed(self) -> bool:
+        """Whether several elements make a word of the array."""
+        return min(self.itemsizes) < WORD and not self.is_half
+
+    @property
     def stored(self) -> str:
-        """Type of a single word as it is loaded and stored."""
-        is_packed = min(self.itemsizes) < WORD
-        return "u32" if self.is_wide or is_packed else STORED[self.dtype]
+        """Type of a single word, or of an f16, as it is loaded and stored."""
+        if self.is_half:
+            return "f16"
+        return "u32" if self.is_wide or self.is_packed else STORED[self.dtype]
 
     @property
     def element(self) -> str:
@@ -132,9 +139,17 @@ class Binding:
             return "vec2<u64>" if self.quad_words == LANES else "u64"
         return "atomic<u32>" if self.is_atomic else self._held
 
+    def _position(self, words: int) -> int:
+        """Return how many elements of the array lie in so many words."""
+        if self.is_vector:
+            return words // (self.quad_words or 1)
+        return words * WORD // min(self.itemsizes) if self.is_half else words
+
     @property
     def _held(self) -> str:
         words = self.quad_words if self.is_vector else 1
+        if self.is_half:
+            return vector_of(self.stored, LANES if self.is_vector else 1)
         return f"vec{words}<{self.stored}>" if words and words > 1 else self.stored
 
 

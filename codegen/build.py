@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from asg.artefact import Argument, Artefact, Dispatch, Entry, Kernel, Step, Variant
 from asg.codegen.attention_kernel import attention_variants
-from asg.codegen.context import BoundValues, KernelContext, Target, bytes_moved, flops, sites
+from asg.codegen.context import (
+    HALF_FEATURE,
+    BoundValues,
+    KernelContext,
+    Target,
+    bytes_moved,
+    flops,
+    sites,
+)
 from asg.codegen.contract_kernel import contract_variants
 from asg.codegen.map_kernel import map_variants
 from asg.codegen.report import entry_report, total_report
@@ -26,6 +34,7 @@ from asg.passes.assign import AssignStorage
 from asg.passes.kernels import FusionPlan
 from asg.passes.plan_memory import PlanMemory
 from asg.passes.storage import WORD, BoundRange, EntryStorage, KernelStep, StoragePlan
+from asg.types import DType
 
 _WRITERS = {
     "map": map_variants,
@@ -144,7 +153,7 @@ class _Library:
     def _write(self, context: KernelContext, step: KernelStep, entry: str) -> str:
         """Return the name of a kernel with the text for `context`, a new one if need be."""
         fused = context.kernel
-        variants = _WRITERS[fused.kind](context)
+        variants = _variants(context)
         accesses = tuple(each.access for each in step.bindings)
         key = (accesses, tuple(anonymous_text(variant) for variant in variants))
         name = fused.name if fused.name not in self._kernels else f"{entry}_{fused.name}"
@@ -169,6 +178,17 @@ class _Library:
             bytes_moved=bytes_moved(fused),
         )
         return name
+
+
+def _variants(context: KernelContext) -> tuple[Variant, ...]:
+    """Return a kernel's variants, best first: those for devices with f16, then the others."""
+    kind = context.kernel.kind
+    plain = _WRITERS[kind](context)
+    has_halves = any(bound.dtypes == {DType.F16} for bound in context.bound)
+    if not context.target.native_f16 or not has_halves or kind == "written":
+        return plain
+    native = _WRITERS[kind](replace(context, native_f16=True))
+    return (*(each for each in native if HALF_FEATURE in each.features), *plain)
 
 
 def _bound(bindings: Sequence[BoundRange]) -> Iterator[BoundValues]:

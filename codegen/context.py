@@ -19,9 +19,11 @@ from asg.passes.cost import node_flops
 from asg.passes.inline import written_through
 from asg.passes.kernels import FusedKernel
 from asg.passes.storage import MAX_BINDING_BYTES
+from asg.types import DType
 
 MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
 WIDE_FEATURE = "shader-int64"
+HALF_FEATURE = "shader-f16"
 WIDE_BYTES = 1 << 16  # kernels that move less take no longer than their dispatch
 
 
@@ -36,6 +38,10 @@ class BoundValues:
     writable: bool
     parts: tuple[int, ...] = ()
 
+    @property
+    def dtypes(self) -> set[DType]:
+        return {value.type.dtype for value, _ in self.values}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -44,23 +50,29 @@ class Target:
     `family` is `cpu` (register tiles, no workgroup memory, no barriers) or `gpu` (staged in
     workgroup memory). `subgroup_size` is exact, 0 where subgroups are not to be used. `choices`
     are measured schedules, which go before the estimated ones. What is larger than
-    `max_binding_bytes` is bound in several ranges.
+    `max_binding_bytes` is bound in several ranges. With `native_f16`, kernels that load or store
+    f16 have variants for devices with these, before those that read them from words.
     """
 
     family: str = "cpu"
     subgroup_size: int = 0
     choices: Choices = ()
     max_binding_bytes: int = MAX_BINDING_BYTES
+    native_f16: bool = False
 
 
 @dataclass(frozen=True)
 class KernelContext:
-    """A kernel to write: what it computes, how values are bound, for which target."""
+    """A kernel to write: what it computes, how values are bound, for which target.
+
+    With `native_f16`, arrays that hold nothing but f16 are written as such.
+    """
 
     graph: Graph
     kernel: FusedKernel
     bound: tuple[BoundValues, ...]
     target: Target
+    native_f16: bool = False
 
     @property
     def names(self) -> Mapping[Value, str]:
@@ -78,6 +90,7 @@ class KernelContext:
             name = stem if count == 0 else f"{stem}_{count}b"
             binding = Binding(name, group.values[0][0].type.dtype, group.writable)
             binding.itemsizes = frozenset(value.type.dtype.itemsize for value, _ in group.values)
+            binding.is_half = self.native_f16 and group.dtypes == {DType.F16}
             binding.parts = tuple((f"{name}_from_{start}e", start) for start in group.parts)
             bindings.append(binding)
             for value, offset in group.values:
@@ -118,6 +131,8 @@ def write(
         binding.settle(wide, aligned[binding.name])
     if any(binding.is_wide for binding in bindings):
         features = (*features, WIDE_FEATURE)
+    if any(binding.is_half for binding in bindings):
+        features = (*features, HALF_FEATURE)
     emitter = Emitter(loads, stores, context.names, lane, turns)
     holes = body(emitter)
     text = render(

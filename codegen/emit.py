@@ -160,6 +160,9 @@ class Emitter:
 
     def number(self, value: float | int | bool, dtype: DType) -> Operand:
         """Return a number as text; infinities and NaN come from bits, as no literal can."""
+        if dtype.is_float and dtype.is_narrow:
+            with np.errstate(over="ignore"):
+                value = float(np.float64(value).astype(dtype.numpy))
         if dtype.is_float and not math.isfinite(np.float32(value)):
             bits = int(np.float32(value).view(np.uint32))
             return Operand(f"{self.call('asg_from_bits', 1)}(0x{bits:08x}u)", 1, dtype)
@@ -177,7 +180,7 @@ class Emitter:
         base = self._without_lane(position)
         is_aligned = step == 1 and (base % LANES) == ZERO
         binding.count(is_aligned)
-        if is_aligned and (binding.is_vector or operand.dtype.is_narrow):
+        if is_aligned and (binding.is_vector or binding.is_packed):
             self.lines += write_quad(self, binding, base, operand)
             return
         text = self.let("lanes", operand.text) if operand.width == LANES else operand.text

@@ -1,9 +1,12 @@
-"""Loads and stores of elements, as text: plain words, or several elements packed in a word.
+"""Loads and stores of elements, as text: plain words, f16, or several elements packed in a word.
 
 Narrow elements lie side by side, the first lowest. Whoever stores them owns whole words: a quad
 is one word of 8-bit elements or two of 16-bit ones. Where a loop can't own whole words, an element
 is set by atomic operations, which leave the other bits alone; each bit has one owner, so the result
 does not depend on the order.
+
+Where a device has f16, arrays hold these themselves, and no word is shared. What is stored is an
+f16 already (`cast` rounds by bits), so the device's conversions, however they round, are exact.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class Writer(Protocol):
 def read_one(writer: Writer, binding: Binding, position: Index, value: Value) -> str:
     """Return the element at `position`."""
     dtype = value.type.dtype
+    if binding.is_half:
+        return f"f32({_element(writer, binding, position)})"
     if not dtype.is_narrow:
         return _typed(_element(writer, binding, position), binding, dtype, 1)
     bits = _word(writer, binding, position // dtype.per_word)
@@ -45,6 +50,8 @@ def read_quad(writer: Writer, binding: Binding, position: Index, value: Value) -
     """Return the four elements from `position` on, a multiple of four, of an array of quads."""
     dtype = value.type.dtype
     text = binding.read(writer.index(position // LANES))
+    if binding.is_half:
+        return f"vec4f({text})"
     if binding.is_wide:
         helper = "asg_unpack_wide_16" if dtype.is_narrow else "asg_unpack"
         text = f"{writer.call(helper, 1)}({text})"
@@ -59,7 +66,7 @@ def read_quad(writer: Writer, binding: Binding, position: Index, value: Value) -
 def write_one(writer: Writer, binding: Binding, position: Index, operand: Operand) -> str:
     """Return the statement that stores an element."""
     dtype = operand.dtype
-    if not dtype.is_narrow:
+    if not binding.is_packed:
         text = _as_stored(operand, binding)
         if binding.parts or binding.is_atomic:  # never of vectors where elements are accessed
             return binding.write(writer.index(position), text)
@@ -78,7 +85,7 @@ def write_one(writer: Writer, binding: Binding, position: Index, operand: Operan
 def write_quad(writer: Writer, binding: Binding, position: Index, operand: Operand) -> list[str]:
     """Return the statements that store four elements from `position` on, a multiple of four."""
     dtype = operand.dtype
-    if not dtype.is_narrow:
+    if not dtype.is_narrow or binding.is_half:
         text = _as_stored(operand, binding)
         if operand.width != LANES:
             text = f"{vector_of(binding.stored, LANES)}({text})"
@@ -106,6 +113,10 @@ def write_words(
 ) -> list[str]:
     """Return the statements that store narrow elements as whole words, filled up with zeros."""
     dtype = operands[0].dtype
+    if binding.is_half:
+        binding.scalar_uses += len(operands)
+        pairs = enumerate(operands)
+        return [write_one(writer, binding, position + lane, operand) for lane, operand in pairs]
     if position % dtype.per_word != ZERO:
         raise InternalError(f"codegen: {binding.name} is written from within a word on")
     lines: list[str] = []
@@ -165,8 +176,10 @@ def _typed(text: str, binding: Binding, dtype: DType, width: int) -> str:
 
 
 def _as_stored(operand: Operand, binding: Binding) -> str:
-    """Return an operand of 32 bits as the binding's type."""
+    """Return an operand of 32 bits, or an f16, as the binding's type."""
     text = operand.text
+    if binding.is_half:
+        return f"{vector_of(binding.stored, operand.width)}({text})"
     if operand.dtype is DType.BOOL:
         zero, one = ("vec4u(0u)", "vec4u(1u)") if operand.width == LANES else ("0u", "1u")
         text = f"select({zero}, {one}, {text})"

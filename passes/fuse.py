@@ -180,9 +180,13 @@ def _merge_map(grouping: Grouping, group: Group, node: Node) -> None:
 
 
 def _takes_epilogue(grouping: Grouping, node: Node, other: Group) -> bool:
-    """Tell whether a kernel may take a map behind its result: attention only stores by a view."""
-    is_view = node in grouping.inlining.stored_views
-    return other.kind == "contract" or (other.kind == "attention" and is_view)
+    """Tell whether a kernel may take a map behind its result: attention only stores by a view,
+    or what a map makes of one result alone, such as the same in fewer bits."""
+    if other.kind != "attention":
+        return other.kind == "contract"
+    reads = grouping.reads[node]
+    is_alone = len(reads) == 1 and all(grouping.is_identity(node, base) for base in reads)
+    return node in grouping.inlining.stored_views or is_alone
 
 
 def _reads_identically(grouping: Grouping, node: Node, other: Group) -> bool:
@@ -244,7 +248,8 @@ def _join_epilogue(
     if any(base.node in grouping.riders for base in inside):
         return False
     if node not in grouping.inlining.stored_views:
-        if target.size != node.type.size or not inside:
+        is_same = target.kind == "attention" or target.size == node.type.size
+        if not is_same or not inside:
             return False
         if not all(grouping.is_identity(node, base) for base in inside):
             return False

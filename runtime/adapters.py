@@ -103,29 +103,34 @@ class AdapterClass:
     """Adapters that the same schedules suit.
 
     `family` says which schedules are considered, `subgroup_size` which subgroups these may use (0:
-    none), and `name` whose constants and winners rank them.
+    none), and `name` whose constants and winners rank them. `native_f16` says whether memory is
+    best read as f16 where values are.
     """
 
     name: str
     family: Literal["cpu", "gpu"]
     subgroup_size: int
+    native_f16: bool = False
 
     def __str__(self) -> str:
         subgroups = f", subgroups of {self.subgroup_size}" if self.subgroup_size else ""
-        return f"{self.name} ({self.family} schedules{subgroups})"
+        native = ", f16 in memory" if self.native_f16 else ""
+        return f"{self.name} ({self.family} schedules{subgroups}{native})"
 
 
 def classify(adapter: Adapter, subgroup_size: int) -> AdapterClass:
     """Return the class of an adapter whose subgroups have been probed.
 
-    Software drivers run subgroups as vector instructions of a processor. Drivers for graphics
-    cards go by their vendor, and Metal is Apple's. What is not known gets what any browser runs.
+    Software drivers run subgroups as vector instructions of a processor, and load f16 one by one.
+    Drivers for graphics cards go by their vendor, and Metal is Apple's. What is not known gets
+    what any browser runs.
     """
     if adapter.is_software:
         return AdapterClass("cpu-simd", "cpu", subgroup_size)
     name = "apple-gpu" if adapter.backend == "Metal" else _NAMES.get(adapter.vendor, "web-generic")
     is_offered = name != "web-generic" and "subgroups" in adapter.features
-    return AdapterClass(name, ADAPTER_CLASSES[name], subgroup_size if is_offered else 0)
+    size = subgroup_size if is_offered else 0
+    return AdapterClass(name, ADAPTER_CLASSES[name], size, "shader-f16" in adapter.features)
 
 
 def choose_adapter(adapters: Sequence[Adapter], spec: str | None) -> Adapter:

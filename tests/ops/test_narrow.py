@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 import asg
-from asg import ops
-from asg.errors import DTypeError, ShapeError
-from asg.graph import Graph, Literal
+from asg.graph import Graph
 from asg.op import Contraction, NoGradient, Op, Sample
 from asg.ops.bits import bitcast
 from asg.runtime.interpreter import run
 from asg.types import DType, as_dtype, bfloat16, is_floating, parse_type
+from support.narrow_samples import narrow_samples
 from support.samples import draw, name_sample, operands, results, sample_graph
 
 Array = np.ndarray[Any, Any]
@@ -47,56 +46,7 @@ def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
             np.testing.assert_array_equal(found[name], array)
 
 
-def _in_narrow(
-    op: Op, sample: Sample, floats: DType, signed: DType, unsigned: DType
-) -> Sample | None:
-    """The sample with its types made narrow; None where they are not."""
-    swap = {DType.F32: floats, DType.I32: signed, DType.U32: unsigned}
-    types = [parse_type(text) for text in sample.types]
-    narrow = [replace(type_, dtype=swap.get(type_.dtype, type_.dtype)) for type_ in types]
-    attrs = dict(sample.attrs or {})
-    if types == narrow or isinstance(attrs.get("value"), Literal):
-        return None
-    if isinstance(attrs.get("dtype"), DType):
-        attrs["dtype"] = swap.get(attrs["dtype"], attrs["dtype"])
-        if op is bitcast:
-            attrs["dtype"] = DType.U16
-
-    def within(low: float, high: float) -> tuple[float, float]:
-        whole = [type_.dtype for type_ in narrow if type_.dtype.is_integer]
-        for dtype in whole:
-            limits = np.iinfo(dtype.numpy)
-            low, high = max(low, limits.min), min(high, limits.max)
-        return low, high
-
-    low, high = within(sample.low, sample.high)
-    return replace(sample, types=list(map(str, narrow)), attrs=attrs, low=low, high=high)
-
-
-def _cases() -> list[tuple[Op, Sample]]:
-    """Each sample in narrow types as far as the op takes them: some want positions in i32."""
-    triples = [(DType.F16, DType.I8, DType.U16), (DType.BF16, DType.I16, DType.U8)]
-    found: list[tuple[Op, Sample]] = []
-    for op in ops.TABLE.values():
-        for sample in op.samples:
-            for floats, signed, unsigned in triples:
-                for whole in ((signed, unsigned), (DType.I32, DType.U32)):
-                    narrow = _in_narrow(op, sample, floats, *whole)
-                    if narrow is not None and _is_accepted(op, narrow):
-                        found.append((op, narrow))
-                        break
-    return found
-
-
-def _is_accepted(op: Op, sample: Sample) -> bool:
-    try:
-        sample_graph(op, sample)
-    except (DTypeError, ShapeError):  # a type is part of what some rules say of shapes
-        return False
-    return True
-
-
-CASES = _cases()
+CASES = narrow_samples()
 OF_EVERY_KIND = {
     "add", "exp", "maximum", "select", "equal", "cast", "bitcast", "shift_left", "floor_divide",
     "reshape", "permute", "pad", "flip", "concatenate", "pack", "sum", "prod", "max", "argmax",
@@ -419,3 +369,34 @@ def test_wide_inputs_are_checked(target: str) -> None:
         executable({"n": np.array([1, 2**32]), "b": 0})
     with pytest.raises(asg.errors.InputError, match="input 'b' holds 256, outside the range of u8"):
         executable({"n": np.array([1, 2]), "b": 256})
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("sizes", [(5, 7, 6, 3), (33, 40, 16, 8)])
+def test_attention_kernels_store_narrow_results(
+    sizes: tuple[int, int, int, int], dtype: DType
+) -> None:
+    """No kernel stores f32 for another to round; gradients have one kernel for two results."""
+    queries, keys, inner, width = sizes
+    shapes = {"q": (2, queries, inner), "k": (2, keys, inner), "v": (2, keys, width)}
+    q, k, v = (asg.input(name, shape, dtype) for name, shape in shapes.items())
+    out = asg.nn.functional.scaled_dot_product_attention(q, k, v)
+    loss = asg.sum(asg.cast(out, "f32") * asg.cast(asg.input("t", out.shape), "f32"))
+    graph = asg.graph(outputs={"out": out, "loss": loss})
+    inputs = {name: _numbers(shape, dtype) for name, shape in shapes.items()}
+    inputs["t"] = _numbers(out.shape, DType.F32)
+    gradients = asg.grad(graph, "loss", ["q", "k", "v"])
+    with asg.compile(graph, schedule="gpu") as executable:
+        assert executable.report()["dispatches"]["attention"] == 1
+        assert "map" not in executable.report()["dispatches"]
+        assert_same(executable(inputs), run(graph, inputs))
+    with asg.compile(gradients, schedule="gpu") as executable:
+        assert executable.report()["dispatches"]["attention"] == 3
+        assert "map" not in executable.report()["dispatches"]
+        found, expected = executable(inputs), run(gradients, inputs)
+    for name, array in expected.items():
+        wide = [each.astype(np.float64) for each in (found[name], array)]
+        assert found[name].dtype == array.dtype
+        bound = 2 * RELATIVE[dtype] * np.abs(wide[1]).max()
+        assert np.abs(wide[0] - wide[1]).max() <= bound, name
