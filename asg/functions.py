@@ -209,11 +209,23 @@ def square(x: Any) -> Tensor:
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Tensor:
-    """Return x, but at least `low` and at most `high`."""
+    """Return x, but at least `low` and at most `high`; NaN where any of them is.
+
+    The gradient of x is 1 between the bounds and on them.
+    """
     result = as_tensor(x)
     if low is not None:
-        result = maximum(result, low)
-    return result if high is None else minimum(result, high)
+        result = where(_is_beyond(less, result, low), low, result)
+    return result if high is None else where(_is_beyond(greater, result, high), high, result)
+
+
+def _is_beyond(compare: Op, x: Tensor, bound: Any) -> Tensor:
+    """Return whether a bound takes the place of x: NaN does, if it may be."""
+    is_beyond: Tensor = compare(x, bound)
+    if isinstance(bound, (int, float, np.number)) and bound == bound:
+        return is_beyond
+    tensor = as_tensor(bound)
+    return logical_or(is_beyond, isnan(tensor)) if tensor.dtype.is_float else is_beyond
 
 
 def isinf(x: Any) -> Tensor:
@@ -342,14 +354,18 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Ten
     count = math.prod(tensor.shape[i] for i in axes)
     if count == 0:
         return _as_float(sum(tensor, axis, keepdims) * math.nan, x)
-    _, _, squares = normalizing.moments(tensor, axes)
+    _, _, squares = normalizing.raw_moments(tensor, axes)
+    # The maximum with 0 would have half of the second derivatives of equal numbers.
+    squares = where(squares < 0.0, 0.0, squares)
     result: Tensor = squares * (count / (count - ddof) if ddof < count else math.nan)
     return _as_float(result if keepdims else squeeze(result, axes), x)
 
 
 def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-    """Return the square root of the variance."""
-    return _as_float(sqrt(var(cast(x, DType.F32), axis, keepdims, ddof)), x)
+    """Return the square root of the variance. Where that is 0, so is the gradient."""
+    variance = var(cast(x, DType.F32), axis, keepdims, ddof)
+    is_none = equal(variance, 0.0)
+    return _as_float(where(is_none, 0.0, sqrt(where(is_none, 1.0, variance))), x)
 
 
 def _shifted(x: Any, axis: Axis) -> tuple[Tensor, Tensor]:
@@ -389,6 +405,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return log(sum(exp(x))) along axes (all by default)."""
     shifted, largest = _shifted(x, axis)
     total: Tensor = log(sum(exp(shifted), axis, keepdims=True)) + largest
+    total = where(equal(abs(largest), math.inf), largest, total)
     return total if keepdims else squeeze(total, normal_axes(reduction.reduce_sum, shifted, axis))
 
 
@@ -419,8 +436,16 @@ def silu(x: Any) -> Tensor:
 
 def softplus(x: Any) -> Tensor:
     """Return log(1 + exp(x)), without overflow."""
-    result: Tensor = maximum(x, 0) + log1p(exp(-abs(x)))
+    above, rest = softplus_terms(as_tensor(x))
+    result: Tensor = above + rest
     return result
+
+
+def softplus_terms(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return max(x, 0) and log(1 + exp(-|x|)), each with one formula's slope at 0, so that their
+    sum has all its derivatives there, which neither a tie nor the sign of 0 would give it."""
+    is_above = x > 0
+    return where(is_above, x, 0), log1p(exp(where(is_above, -x, x)))
 
 
 _METHODS: tuple[Any, ...] = (

@@ -21,6 +21,7 @@ import click
 
 from asg import functions, nn, ops, optim
 from asg.cli import main as command_line
+from asg.departures import DEPARTURES
 from asg.errors import AsgError
 from asg.graph import Attrs
 from asg.op import NoGradient, Op, Source
@@ -303,10 +304,40 @@ def _by_op(ops: Mapping[str, str], faults: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+GRADIENTS_HEAD = """\
+# Gradients
+
+`asg.grad` differentiates graphs; which op has a rule says [ops.md](ops.md). Every rule is tested
+against central differences in float64, and every differentiable op and public function against the
+gradients and second derivatives that PyTorch computes in float64 (`tests/references/gradients.npz`,
+made by `make_torch_gradients.py` beside it): a new op without a case fails the tests. Numbers agree
+to 1e-11 in the interpreter, but for what constants of f32 are off by, and on devices to what
+rounding explains.
+
+Where a function has a corner, its gradient there is PyTorch's: `abs`, `relu`, `sign` and `l1_loss`
+have 0 at 0; `maximum` and `minimum` give each of two equals half, `max` and `min` share among all
+equals; pooling, `cummax`, `sort` and `topk` give all to the element that they chose; `clip` has 1
+on its bounds; the standard deviation of equal numbers has 0; `pow` has 0 at the power 0. What
+`where` does not take still multiplies its slope by 0, and so is NaN where that slope is infinite.
+"""
+
+
+def gradients_page() -> str:
+    """Return what gradients are tested against, and where they depart from PyTorch's."""
+    titles = ("function", "where", "PyTorch", "ASG", "why")
+    rows = [
+        (", ".join(f"`{name}`" for name in each.functions), each.where, each.pytorch, each.here,
+         each.reason)
+        for each in DEPARTURES
+    ]  # fmt: skip
+    return f"{NOTE}\n{GRADIENTS_HEAD}\n## Departures from PyTorch\n\n{table(titles, rows)}"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "ops.md": ops_page,
     "commands.md": command_page,
     "onnx.md": onnx_page,
+    "gradients.md": gradients_page,
 }
 
 

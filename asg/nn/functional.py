@@ -353,7 +353,8 @@ def binary_cross_entropy_with_logits(
     """
     x, y = as_tensor(logits), as_tensor(target)
     _same_shape("binary_cross_entropy_with_logits", x, y)
-    loss = functions.maximum(x, 0.0) - x * y + functions.log1p(functions.exp(-abs(x)))
+    above, rest = functions.softplus_terms(x)
+    loss = above - x * y + rest
     return _reduce(loss, reduction)
 
 

@@ -252,10 +252,11 @@ fmod = Op(
 )
 
 
-def _share(g: Tensor, wins: Tensor, ties: Tensor) -> list[Tensor]:
-    """Give `g` to the first operand where it wins, half of it on ties, the rest to the other."""
-    first = logic.select(wins, g, logic.select(ties, 0.5 * g, 0.0))
-    return [first, g - first]
+def _share(g: Tensor, loses: tuple[Tensor, Tensor], ties: Tensor) -> list[Tensor]:
+    """Give each operand nothing where it loses, half of `g` on ties, all of it elsewhere: where
+    one is NaN, both have a part in the result. Nothing is subtracted, so `g` may be infinite."""
+    part = logic.select(ties, 0.5 * g, g)
+    return [logic.select(each, 0.0, part) for each in loses]
 
 
 # Ties share the gradient equally, so that both orders of the operands agree.
@@ -272,7 +273,7 @@ maximum = Op(
     ),
     shape=pointwise(2, NUMBER),
     numpy=np.maximum,
-    grad=lambda node, g, x, y: _share(g, logic.greater(x, y), logic.equal(x, y)),
+    grad=lambda node, g, x, y: _share(g, (logic.less(x, y), logic.less(y, x)), logic.equal(x, y)),
     examples=[Example([[1.0, 5.0], [3.0, -4.0]], [3.0, 5.0])],
     samples=[Sample(["f32[4, 3]", "f32[4, 3]"]), Sample(["i32[5]", "i32[5]"], low=-9, high=9)],
     errors=[BadSample(["bool[2]", "bool[2]"], match="maximum: needs a number as input")],
@@ -293,7 +294,7 @@ minimum = Op(
     ),
     shape=pointwise(2, NUMBER),
     numpy=np.minimum,
-    grad=lambda node, g, x, y: _share(g, logic.less(x, y), logic.equal(x, y)),
+    grad=lambda node, g, x, y: _share(g, (logic.less(y, x), logic.less(x, y)), logic.equal(x, y)),
     examples=[Example([[1.0, 5.0], [3.0, -4.0]], [1.0, -4.0])],
     samples=[Sample(["f32[4, 3]", "f32[4, 3]"]), Sample(["u32[5]", "u32[5]"], low=0, high=9)],
     errors=[BadSample(["bool[2]", "bool[2]"], match="minimum: needs a number as input")],

@@ -7,8 +7,11 @@ import math
 import numpy as np
 
 from asg.op import Array, BadSample, Elementwise, Example, Op, Sample
-from asg.ops.logic import equal, greater, select
+from asg.ops.arithmetic import abs_
+from asg.ops.bits import bitwise_and, bitwise_not, bitwise_or
+from asg.ops.logic import equal, greater, greater_equal, select
 from asg.ops.rules import FLOAT, pointwise
+from asg.tensor import Tensor
 
 # Many names begin `asg_`: built-in functions of WGSL may be wrong by hundreds of units in the last
 # place, and some drivers lose NaN and infinities. The helpers are precise and tested on their own.
@@ -192,18 +195,30 @@ erf = Op(
     errors=[BadSample(["i32[3]"], match="erf: needs a float input, got i32[3]")],
 )
 
-# d x^y = y x^(y-1) dx + x^y log(x) dy. At y = 0 the first term is 0 whatever x is; where x is not
-# positive the second one counts as 0.
+
+def _pow_grad(node: Tensor, g: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
+    """d x^y = y x^(y-1) dx + x^y log(x) dy.
+
+    At y = 0 the first term is 0 whatever x is, and at x = 0 the second one, unless y is negative:
+    there 1 stands for x, so that no infinity meets a 0. A negative x has no power beside y, so
+    that the second term is NaN.
+    """
+    is_zero = equal(y, 0.0)
+    has_power = bitwise_or(greater(abs_(x), 0.0), bitwise_not(is_zero))
+    is_flat = bitwise_and(equal(x, 0.0), greater_equal(y, 0.0))
+    return [
+        g * y * pow_(select(has_power, x, 1.0), y - 1.0),
+        g * (node * log(select(is_flat, 1.0, x))),
+    ]
+
+
 pow_: Op = Op(
     name="pow",
     doc="Power of two floats: 1 for x^0, NaN for a negative x and a fractional y.",
     kind=Elementwise("asg_pow({0}, {1})", cost=70),
     shape=pointwise(2, FLOAT),
     numpy=np.power,
-    grad=lambda node, g, x, y: [
-        g * y * pow_(x, select(equal(y, 0.0), 1.0, y - 1.0)),
-        g * node * log(select(greater(x, 0.0), x, 1.0)),
-    ],
+    grad=_pow_grad,
     examples=[
         Example([[2.0, -2.0, 9.0, 0.0], [10.0, 3.0, 0.5, 0.0]], [1024.0, -8.0, 3.0, 1.0]),
     ],

@@ -140,7 +140,15 @@ def mean_along(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 def moments(
     x: Tensor, axes: tuple[int, ...], *, is_expansion: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean, `x` less its mean, and the mean of that squared; the axes are kept as 1.
+    """Return the mean, `x` less its mean, and the variance; the axes are kept as 1."""
+    mean, centred, square = raw_moments(x, axes, is_expansion=is_expansion)
+    return mean, centred, maximum(square, 0.0)
+
+
+def raw_moments(
+    x: Tensor, axes: tuple[int, ...], *, is_expansion: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `moments` does, with a variance that rounding may bring below 0.
 
     The mean of large numbers is off by some of their roundings, which may be more than `x`
     spreads. So what it is off by is the mean of `x` less the first mean, and is taken off again.
@@ -152,7 +160,7 @@ def moments(
     rest = mean_along(near, axes)
     square = sub(mean_along(mul(near, near), axes), mul(rest, rest))
     centred: Tensor = sub(near, broadcast(rest, shape=x.shape))
-    return add(first, rest), centred, maximum(square, 0.0)
+    return add(first, rest), centred, square
 
 
 def _standardize(attrs: Attrs, x: Tensor) -> Tensor:
