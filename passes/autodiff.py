@@ -116,7 +116,7 @@ def _prepared(graph: Graph, wrt: Sequence[str] | str | None, recognise: bool) ->
     """Compute in wide types, and put together what has a better gradient as a whole."""
     graph = WidenNarrow()(graph)
     if recognise:
-        graph = Recognise().apart_from(graph, _depending(graph, _sources(graph, wrt)))
+        graph = Recognise().apart_from(graph, lambda each: _depending(each, _sources(each, wrt)))
     return _spelt_out(graph, wrt)
 
 

@@ -76,6 +76,20 @@ def replaced(graph: Graph, found: Mapping[Node, Match]) -> Graph:
             return None
         operands = [Tensor(renamed[value]) for value in match.operands]
         with inherit(node.site, node.scope, remark(match.kind)):
-            return (match.build(*operands).value,)
+            value = match.build(*operands).value
+        return None if _is_same(value, node, inputs) else (value,)
 
     return rewrite(graph, change)
+
+
+def _is_same(value: Value, node: Node, inputs: tuple[Value, ...]) -> bool:
+    """Tell whether what was built is what stood there."""
+    pending = [(value.node, node, inputs)]
+    while pending:
+        new, old, operands = pending.pop()
+        if new.op is not old.op or new.attrs != old.attrs or len(new.inputs) != len(operands):
+            return False
+        for one, other in zip(new.inputs, operands, strict=True):
+            if one != other:
+                pending.append((one.node, other.node, other.node.inputs))
+    return True

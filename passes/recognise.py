@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Protocol
 
 from asg.graph import Graph, Node, Value
 from asg.passes.matching import remark, replaced
 from asg.passes.recognise_attention import find_attention
+from asg.passes.recognise_rotation import find_rotations
+from asg.passes.recognise_rows import find_formulas
 
 # What is recognised -> the op that stands for it.
-KINDS = {"attention": "attention"}
+KINDS = {
+    "attention": ("attention",),
+    "softmax": ("softmax",),
+    "log_softmax": ("log_softmax",),
+    "layer_norm": ("standardize",),
+    "rms_norm": ("rsqrt",),
+    "gelu": ("erf", "tanh"),
+    "silu": ("sigmoid",),
+    "sigmoid": ("sigmoid",),
+    "rotation": ("flip",),
+}
 
 
 @dataclass(frozen=True)
 class Recognise:
-    """Replace spelt-out attention by the op.
+    """Replace attention, softmax, norms, activations and rotations that are spelt out.
 
     Comes before differentiation, where a whole op has the better gradient, and again before
     composites are spelt out. Results stay the same but for rounding, for operands that are finite
@@ -24,11 +36,13 @@ class Recognise:
     """
 
     def __call__(self, graph: Graph) -> Graph:
-        return self.apart_from(graph, frozenset())
+        return self.apart_from(graph, lambda _: frozenset())
 
-    def apart_from(self, graph: Graph, differentiated: Set[Value]) -> Graph:
+    def apart_from(self, graph: Graph, differentiated: Callable[[Graph], Set[Value]]) -> Graph:
         """Return the graph, where a gradient is wanted by some of its values."""
-        return replaced(graph, find_attention(graph, differentiated))
+        for find in (find_formulas, find_rotations):
+            graph = replaced(graph, find(graph))
+        return replaced(graph, find_attention(graph, differentiated(graph)))
 
 
 class _Step(Protocol):
@@ -53,8 +67,8 @@ def recognised(graph: Graph) -> dict[str, list[str]]:
     """Return what was recognised in a graph, and where."""
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
-        for kind, op in KINDS.items():
-            if node.op.name == op and node.note == remark(kind):
+        for kind, ops in KINDS.items():
+            if node.op.name in ops and node.note == remark(kind):
                 found.setdefault(kind, []).append(_place(node))
     return found
 
