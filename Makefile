@@ -18,7 +18,7 @@ BENCH := .venv-bench
 # wgpu complains where the system sets none.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/$(VENV)/run
 
-.PHONY: help demo test lint typecheck soak bench docs setup setup-dev vulkan clean distclean
+.PHONY: help demo test lint typecheck soak bench choices docs setup setup-dev vulkan clean distclean
 .NOTPARALLEL:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make typecheck  mypy --strict, inside a tree that shows the folders under asg/"
 	@echo "make soak       the slow tests"
 	@echo "make bench      compare ASG with its peers (in an environment of its own)"
+	@echo "make choices    measure which schedules win, and write passes/choices.json"
 	@echo "make docs       write the generated pages of docs/ anew"
 	@echo "make setup      the environment for using ASG;  make setup-dev  for working on it"
 	@echo "make clean      remove what was built;  make distclean  the environment as well"
@@ -60,6 +61,10 @@ soak: setup-dev vulkan
 bench: setup $(BENCH)/installed
 	@$(BIN)/python tools/install_vulkan.py --required --recent
 	$(BENCH)/bin/python benchmarks/run.py $(ARGUMENTS)
+
+# Takes some ten minutes; the table that it writes is part of the package.
+choices: setup vulkan
+	$(BIN)/python tools/tune_table.py --runs 2 --budget 300 --cpu-time
 
 docs: setup-dev
 	$(BIN)/python tools/docs.py

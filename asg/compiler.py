@@ -17,6 +17,7 @@ import numpy as np
 from asg.artefact import Artefact, Dispatch
 from asg.codegen.build import Generate
 from asg.codegen.context import Target
+from asg.codegen.render import template_digest
 from asg.cutting import uncut, uncut_entries
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
@@ -226,7 +227,8 @@ def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:
     family = ADAPTER_CLASSES[name]
     size = adapter.subgroup_size if family == "cpu" else 0
     native = memory == "f16" or (not memory and adapter.native_f16 and adapter.family == family)
-    return Target(family, size, shipped(name, size), native_f16=native)
+    choices = shipped(name, size, template_digest("contract_"))
+    return Target(family, size, choices, native_f16=native)
 
 
 def with_choices(target: Target, choices: Choices) -> Target:

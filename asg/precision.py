@@ -40,7 +40,7 @@ class Policy:
 
 MIXED_F16 = Policy()
 MIXED_BF16 = Policy(DType.BF16)
-_NAMED = {"mixed_f16": MIXED_F16, "mixed_bf16": MIXED_BF16}
+NAMED = {"mixed_f16": MIXED_F16, "mixed_bf16": MIXED_BF16}
 
 Precision = Policy | str | None
 
@@ -55,7 +55,7 @@ def as_policy(precision: Precision) -> Policy | None:
         return None
     if isinstance(precision, Policy):
         return precision
-    if precision not in _NAMED:
-        known = ", ".join(("f32", *_NAMED))
+    if precision not in NAMED:
+        known = ", ".join(("f32", *NAMED))
         raise AsgError(f"precision {precision!r} is unknown; known: {known}, or a Policy")
-    return _NAMED[precision]
+    return NAMED[precision]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib import resources
 
@@ -26,6 +27,15 @@ def _environment() -> jinja2.Environment:
 def render(template: str, **holes: object) -> str:
     """Return the template `shaders/<template>` with its holes filled."""
     return _environment().get_template(template).render(**holes)
+
+
+@cache
+def template_digest(prefix: str) -> str:
+    """Return a name for the text of the templates whose names begin so."""
+    root = resources.files("asg.shaders")
+    files = sorted((each for each in root.iterdir() if each.name.startswith(prefix)), key=str)
+    texts = [f"{each.name}\0{each.read_text(encoding='utf-8')}\0" for each in files]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 
 @cache

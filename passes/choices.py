@@ -113,15 +113,25 @@ def decode(data: Any) -> Choice | None:
     return Choice(bucket, schedule) if is_right and bucket.fused in (0, 1, 2) else None
 
 
-def shipped(adapter: str, subgroup_size: int) -> Choices:
-    """Return the winners that come with this version, for a class of adapters."""
-    return _shipped().get(f"{adapter}/{subgroup_size}", ())
+def shipped(adapter: str, subgroup_size: int, templates: str) -> Choices:
+    """Return the winners that come with this version, for a class of adapters.
+
+    What was measured with other templates than those of the digest `templates` is stale, and
+    does not count.
+    """
+    return _shipped().get((f"{adapter}/{subgroup_size}", templates), ())
 
 
 @cache
-def _shipped() -> Mapping[str, Choices]:
+def _shipped() -> Mapping[tuple[str, str], Choices]:
     data = json.loads(TABLE.read_text(encoding="utf-8"))
-    return {name: merge(tuple(_decoded(rows))) for name, rows in data.items()}
+    versions = {(name, row.get("templates", "")) for name, rows in data.items() for row in rows}
+    return {
+        (name, templates): merge(
+            tuple(_decoded(row for row in data[name] if row.get("templates", "") == templates))
+        )
+        for name, templates in sorted(versions)
+    }
 
 
 def _decoded(rows: Iterable[Any]) -> Iterable[Choice]:

@@ -40,7 +40,7 @@ def build(loaded: Loaded, family: str | None, spec: str | None) -> Artefact:
         return loaded.artefact
     entries = as_entries(loaded.entries)
     target = choose_target(family, find_device(spec))
-    return lower(entries, target=target, name=loaded.name)
+    return lower(entries, target=target, passes=loaded.passes, name=loaded.name)
 
 
 def find_entry(artefact: Artefact, name: str | None) -> Entry:

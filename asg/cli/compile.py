@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from asg.cli import output
-from asg.cli.models import load_model, read_inputs
+from asg.cli.models import Preparation, load_model, read_inputs
 from asg.cli.options import (
     device_option,
     dims_option,
     family_option,
     json_option,
     model_argument,
+    prepared_model,
     static_option,
 )
 from asg.errors import GraphError
@@ -30,6 +31,7 @@ from asg.report_view import report_text
 @static_option
 @family_option
 @device_option
+@prepared_model
 @json_option
 def compile_command(
     model: str,
@@ -38,6 +40,7 @@ def compile_command(
     statics: tuple[str, ...],
     target_family: str | None,
     device: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time to a BUNDLE.
@@ -47,7 +50,7 @@ def compile_command(
     from asg.cli.build import build
     from asg.runtime.bundle import save_bundle
 
-    loaded = load_model(model, dims, read_inputs(statics))
+    loaded = load_model(model, dims, read_inputs(statics), preparation)
     if loaded.artefact is not None:
         raise GraphError(f"{model} is a bundle already; compile the model that it came from")
     artefact = build(loaded, target_family, device)

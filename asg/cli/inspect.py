@@ -11,7 +11,7 @@ import click
 
 from asg.artefact import Artefact, Dispatch, Kernel
 from asg.cli import output
-from asg.cli.models import Loaded, load_model, read_inputs
+from asg.cli.models import Loaded, Preparation, load_model, read_inputs
 from asg.cli.options import (
     device_option,
     dims_option,
@@ -19,6 +19,7 @@ from asg.cli.options import (
     entry_option,
     family_option,
     json_option,
+    prepared_model,
     static_option,
 )
 from asg.errors import GraphError
@@ -36,6 +37,7 @@ from asg.report_view import report_text
 @dims_option
 @static_option
 @device_option
+@prepared_model
 @json_option
 def inspect_command(
     model: str,
@@ -48,6 +50,7 @@ def inspect_command(
     dims: dict[str, int],
     statics: tuple[str, ...],
     device: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Show what the compiler makes of MODEL, or what a BUNDLE holds.
@@ -56,7 +59,7 @@ def inspect_command(
     """
     from asg.cli.build import build, find_entry
 
-    loaded = load_model(model, dims, read_inputs(statics))
+    loaded = load_model(model, dims, read_inputs(statics), preparation)
     if after is not None:
         _write_graph(after, passes_of(loaded, entry), as_json)
         return
@@ -92,7 +95,7 @@ def passes_of(loaded: Loaded, entry: str | None) -> dict[str, str]:
     Raises:
         GraphError: a bundle does not have them, or there is no such entry.
     """
-    from asg.compiler import PIPELINE, as_entries, fuse
+    from asg.compiler import as_entries, fuse
     from asg.cutting import uncut_entries
     from asg.passes.pipeline import Step, run_pipeline
 
@@ -110,7 +113,7 @@ def passes_of(loaded: Loaded, entry: str | None) -> dict[str, str]:
     def keep(step: Step) -> None:
         texts[step.name] = str(step.after)
 
-    prepared = run_pipeline(entries[name], PIPELINE, [keep])
+    prepared = run_pipeline(entries[name], loaded.passes, [keep])
     plan = fuse(prepared)
     lines = []
     for fused in plan.kernels:

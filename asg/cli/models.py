@@ -7,10 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import numpy as np
@@ -20,6 +20,10 @@ from asg.errors import AsgError, GraphError, InputError
 from asg.graph import Graph
 from asg.graph_file import SUFFIX, load_graph
 from asg.open_graph import OpenGraph
+from asg.precision import as_policy
+
+if TYPE_CHECKING:
+    from asg.passes.pipeline import Pass
 
 Array = np.ndarray[Any, Any]
 
@@ -30,16 +34,48 @@ NO_MODEL = (
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How a model is read, and what is done to it before it is compiled."""
+
+    precision: str | None = None
+    freeze: bool = False
+    float64: Literal["error", "narrow"] = "error"
+
+    @property
+    def asked(self) -> list[str]:
+        """The options that were given."""
+        given = {
+            "--precision": self.precision is not None,
+            "--freeze": self.freeze,
+            "--float64": self.float64 != "error",
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+
+AS_IT_IS = Preparation()
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model: its entries, or the artefact of a bundle.
 
-    `statics` are inputs whose values went into the graphs.
+    `statics` are inputs whose values went into the graphs; `precision` is what it is to be
+    compiled in.
     """
 
     text: str
     entries: Mapping[str, Graph]
     artefact: Artefact | None = None
     statics: tuple[str, ...] = ()
+    precision: str | None = None
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The pipeline for it."""
+        from asg.compiler import PIPELINE, with_precision
+
+        policy = as_policy(self.precision)
+        return PIPELINE if policy is None else with_precision(PIPELINE, policy)
 
     @property
     def name(self) -> str:
@@ -53,15 +89,54 @@ class Loaded:
 
 
 def load_model(
-    text: str, dims: Mapping[str, int] | None = None, arrays: Mapping[str, Array] | None = None
+    text: str,
+    dims: Mapping[str, int] | None = None,
+    arrays: Mapping[str, Array] | None = None,
+    preparation: Preparation = AS_IT_IS,
 ) -> Loaded:
-    """Return what MODEL names, with open sizes bound by `dims` and by the arrays of inputs.
+    """Return what MODEL names, with open sizes bound by `dims` and by the arrays of inputs, and
+    prepared as is asked.
 
     Raises:
         UnsupportedError: an ONNX model holds what can't be compiled; all of it is listed.
         GraphError: it is a file, but no graph comes of it; or a size stays open.
         BundleError: it is a damaged bundle.
     """
+    is_onnx = Path(text).suffix == ".onnx"
+    if preparation.float64 != "error" and not is_onnx:
+        raise GraphError(f"{text} is no ONNX model, and --float64 is for these")
+    loaded = _read(text, dims, arrays, preparation.float64)
+    if not preparation.asked:
+        return loaded
+    if loaded.artefact is not None:
+        asked = ", ".join(preparation.asked)
+        raise GraphError(
+            f"{text} is a bundle already: {asked} would come too late\n"
+            f"  fix: asg compile with {asked} the model that it came from"
+        )
+    return _prepared(loaded, preparation)
+
+
+def _prepared(loaded: Loaded, preparation: Preparation) -> Loaded:
+    """Return a model with its parameters as they shall be, and the precision noted."""
+    from asg.passes.freeze import freeze
+    from asg.passes.mixed_precision import narrow_parameters
+
+    entries = loaded.entries
+    if preparation.freeze:
+        entries = freeze(entries)
+    policy = as_policy(preparation.precision)
+    if policy is not None:
+        entries = narrow_parameters(entries, policy)
+    return replace(loaded, entries=entries, precision=preparation.precision)
+
+
+def _read(
+    text: str,
+    dims: Mapping[str, int] | None,
+    arrays: Mapping[str, Array] | None,
+    float64: Literal["error", "narrow"],
+) -> Loaded:
     path, _, name = text.rpartition(":")
     if path.endswith(".py"):
         return _bound(text, _from_module(Path(path), name), dims or {}, arrays or {})
@@ -69,7 +144,7 @@ def load_model(
     if found.suffix == ".onnx":
         from asg import onnx
 
-        return _bound(text, {"main": onnx.load(found)}, dims or {}, arrays or {})
+        return _bound(text, {"main": onnx.load(found, float64=float64)}, dims or {}, arrays or {})
     if dims:
         raise GraphError(f"{text} has no open dimensions, but --dim names {', '.join(dims)}")
     if found.suffix == ".py":

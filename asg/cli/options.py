@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal
 
 import click
+
+from asg.cli.models import Preparation
+from asg.precision import NAMED
 
 model_argument = click.argument("model", metavar="MODEL")
 either_argument = click.argument("model", metavar="MODEL|BUNDLE")
@@ -59,3 +64,31 @@ family_option = click.option(
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of random inputs."
 )
+
+
+def prepared_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how a MODEL is read and prepared; they come as `preparation`."""
+
+    @click.option(
+        "--precision", type=click.Choice(sorted(NAMED)),
+        help="Store in 16 bits what kernels of MODEL pass to each other, and fixed matrices.",
+    )  # fmt: skip
+    @click.option(
+        "--freeze", is_flag=True,
+        help="Take parameters of MODEL that nothing updates as constants.",
+    )  # fmt: skip
+    @click.option(
+        "--float64", type=click.Choice(["error", "narrow"]), default="error", show_default=True,
+        help="What becomes of f64 in an ONNX model: refused, or computed in f32.",
+    )  # fmt: skip
+    @wraps(command)
+    def wrapped(
+        *args: Any,
+        precision: str | None,
+        freeze: bool,
+        float64: Literal["error", "narrow"],
+        **others: Any,
+    ) -> None:
+        command(*args, preparation=Preparation(precision, freeze, float64), **others)
+
+    return wrapped

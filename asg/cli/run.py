@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from asg.cli import output
-from asg.cli.models import Array, Loaded, load_model, read_inputs
+from asg.cli.models import Array, Loaded, Preparation, load_model, read_inputs
 from asg.cli.options import (
     device_option,
     dims_option,
@@ -20,6 +20,7 @@ from asg.cli.options import (
     family_option,
     input_option,
     json_option,
+    prepared_model,
     seed_option,
 )
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @entry_option
 @device_option
 @family_option
+@prepared_model
 @json_option
 def run_command(
     model: str,
@@ -48,13 +50,14 @@ def run_command(
     entry: str | None,
     device: str | None,
     target_family: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Run MODEL or BUNDLE once and show its outputs.
 
     State begins where the model says, and is not kept.
     """
-    loaded, arrays = _loaded(model, dims, inputs)
+    loaded, arrays = _loaded(model, dims, inputs, preparation)
     with _open(loaded, target_family, device) as executor:
         from asg.cli.build import find_entry
 
@@ -75,11 +78,11 @@ def run_command(
 
 
 def _loaded(
-    model: str, dims: Mapping[str, int], inputs: Sequence[str]
+    model: str, dims: Mapping[str, int], inputs: Sequence[str], preparation: Preparation
 ) -> tuple[Loaded, dict[str, Array]]:
     """Return a model of known sizes and the arrays that it takes."""
     arrays = read_inputs(inputs)
-    loaded = load_model(model, dims, arrays)
+    loaded = load_model(model, dims, arrays, preparation)
     return loaded, loaded.inputs(arrays)
 
 
@@ -131,6 +134,7 @@ def _number(value: Any) -> Any:
 @seed_option
 @device_option
 @family_option
+@prepared_model
 @json_option
 def profile_command(
     model: str,
@@ -142,6 +146,7 @@ def profile_command(
     seed: int,
     device: str | None,
     target_family: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Time every kernel of MODEL or BUNDLE.
@@ -150,7 +155,7 @@ def profile_command(
     """
     from asg.cli.build import find_entry
 
-    loaded, arrays = _loaded(model, dims, inputs)
+    loaded, arrays = _loaded(model, dims, inputs, preparation)
     with _open(loaded, target_family, device) as executor:
         found = find_entry(executor.artefact, entry)
         graphs = _graphs(executor)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asg.cli import output
-from asg.cli.models import load_model, read_inputs
+from asg.cli.models import Preparation, load_model, read_inputs
 from asg.cli.options import (
     device_option,
     dims_option,
     family_option,
     json_option,
     model_argument,
+    prepared_model,
     static_option,
 )
 from asg.errors import GraphError
@@ -45,6 +46,7 @@ _DIFFERS = 1
 @static_option
 @device_option
 @family_option
+@prepared_model
 @json_option
 def tune_command(
     model: str,
@@ -55,6 +57,7 @@ def tune_command(
     statics: tuple[str, ...],
     device: str | None,
     target_family: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Try schedules for the products of MODEL on the device, and keep the fastest.
@@ -62,19 +65,30 @@ def tune_command(
     What is found is kept for asg.compile(tune=True) on the same adapter and driver. A candidate
     whose results are wrong is reported, and the exit status is 1.
     """
-    from asg.compiler import as_entries, fuse, lower, prepare, target_for, with_choices
+    from asg.compiler import (
+        as_entries,
+        for_target,
+        fuse,
+        lower,
+        prepare,
+        target_for,
+        with_choices,
+    )
     from asg.cutting import uncut_entries
     from asg.runtime.bundle import save_bundle
     from asg.runtime.devices import shared_device
     from asg.tuning import report, tune
 
-    loaded = load_model(model, dims, read_inputs(statics))
+    loaded = load_model(model, dims, read_inputs(statics), preparation)
     if loaded.artefact is not None:
         raise GraphError(f"{model} is a bundle already; tune the model that it came from")
     opened = shared_device(device)
     entries = uncut_entries(as_entries(loaded.entries))
     target = target_for(opened.adapter_class, target_family)
-    plans = {key: fuse(prepare(graph)) for key, graph in entries.items()}
+    plans = {
+        key: fuse(prepare(graph, (), for_target(loaded.passes, target)))
+        for key, graph in entries.items()
+    }
     with _progress() as on_progress:
         tuning = tune(
             plans, opened, target,
@@ -82,7 +96,7 @@ def tune_command(
         )  # fmt: skip
     if bundle is not None:
         target = with_choices(target, tuning.choices)
-        artefact = lower(entries, target=target, name=loaded.name)
+        artefact = lower(entries, target=target, passes=loaded.passes, name=loaded.name)
         save_bundle(artefact, artefact.values, bundle)
     if as_json:
         data = {"device": opened.description, "seconds": tuning.seconds, "left": tuning.left}

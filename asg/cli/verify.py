@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from asg.cli import output
-from asg.cli.models import Loaded, load_model, read_inputs
+from asg.cli.models import Loaded, Preparation, load_model, read_inputs
 from asg.cli.options import (
     device_option,
     dims_option,
@@ -16,12 +17,15 @@ from asg.cli.options import (
     family_option,
     input_option,
     json_option,
+    prepared_model,
     seed_option,
 )
 from asg.errors import DeviceError
 
 if TYPE_CHECKING:
     from asg.checks import DifferentialReport
+    from asg.graph import Graph
+    from asg.passes.pipeline import Pass
 
 STAGES = ("gradients", "passes", "kernels", "memory", "whole")
 DIFFERS = 1
@@ -39,6 +43,7 @@ DIFFERS = 1
 @seed_option
 @device_option
 @family_option
+@prepared_model
 @json_option
 def verify_command(
     model: str,
@@ -49,6 +54,7 @@ def verify_command(
     seed: int,
     device: str | None,
     target_family: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Compare MODEL or BUNDLE with the NumPy interpreter.
@@ -56,10 +62,11 @@ def verify_command(
     Pass by pass: each must leave the results as they were. Kernel by kernel: each must make the
     right results of the right operands, with memory reused and not. Memory: a value must not be
     overwritten before it is read. As a whole. Inputs that are not given are random; integers
-    that choose something are in its range.
+    that choose something are in its range. With --precision, what follows the rounding is
+    compared with the graph in which values are rounded.
     """
     arrays = read_inputs(inputs)
-    loaded = load_model(model, dims, arrays)
+    loaded = load_model(model, dims, arrays, preparation)
     arrays = loaded.inputs(arrays)
     wanted = [*(stages or STAGES[1:]), *(["gradients"] if gradients else [])]
     try:
@@ -87,8 +94,30 @@ def _verify(
 
     if set(stages) & {"kernels", "memory", "whole"}:
         shared_device(device)  # fails at once where there is none
-    model = loaded.artefact or loaded.entries
-    return verify(model, arrays, device=device, schedule=family, stages=stages, seed=seed)
+    options: dict[str, Any] = {"device": device, "schedule": family, "seed": seed}
+    if loaded.precision is None:
+        return verify(loaded.artefact or loaded.entries, arrays, stages=stages, **options)
+    # Rounding is meant to change results: it is part of what everything behind it is compared with.
+    before, rounded, behind = _parted(loaded)
+    early = [stage for stage in stages if stage in ("gradients", "passes")]
+    first = verify(loaded.entries, arrays, stages=early, passes=before, **options)
+    late = [stage for stage in stages if stage != "gradients"]
+    second = verify(rounded, arrays, stages=late, passes=behind, **options)
+    return replace(second, checks=(*first.checks, *second.checks))
+
+
+def _parted(loaded: Loaded) -> tuple[tuple[Pass, ...], dict[str, Graph], tuple[Pass, ...]]:
+    """Return the passes before values are rounded, the graphs with rounded values, and the
+    passes that follow."""
+    from asg.compiler import as_entries, prepare
+    from asg.cutting import uncut_entries
+    from asg.passes.mixed_precision import MixedPrecision
+
+    place = next(i for i, each in enumerate(loaded.passes) if isinstance(each, MixedPrecision))
+    before, behind = loaded.passes[:place], loaded.passes[place + 1 :]
+    entries = uncut_entries(as_entries(loaded.entries))
+    rounded = {key: prepare(each, (), loaded.passes[: place + 1]) for key, each in entries.items()}
+    return before, rounded, behind
 
 
 def _write(model: str, report: DifferentialReport, as_json: bool) -> None:
@@ -111,6 +140,7 @@ def _write(model: str, report: DifferentialReport, as_json: bool) -> None:
 @seed_option
 @device_option
 @family_option
+@prepared_model
 @json_option
 def bisect_command(
     model: str,
@@ -120,6 +150,7 @@ def bisect_command(
     seed: int,
     device: str | None,
     target_family: str | None,
+    preparation: Preparation,
     as_json: bool,
 ) -> None:
     """Find the first wrong pass, kernel and node of MODEL or BUNDLE.
@@ -131,11 +162,14 @@ def bisect_command(
     from asg.reproducer import write_reproducer
 
     arrays = read_inputs(inputs)
-    loaded = load_model(model, dims, arrays)
+    loaded = load_model(model, dims, arrays, preparation)
     arrays = loaded.inputs(arrays)
-    found = bisect(
-        loaded.artefact or loaded.entries, arrays, device=device, schedule=target_family, seed=seed
-    )
+    options: dict[str, Any] = {"device": device, "schedule": target_family, "seed": seed}
+    if loaded.precision is None:
+        found = bisect(loaded.artefact or loaded.entries, arrays, **options)
+    else:
+        _, rounded, behind = _parted(loaded)
+        found = bisect(rounded, arrays, passes=behind, **options)
     if found is None:
         if as_json:
             output.write_json({"model": model, "finding": None})

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import asg
+from asg.artefact import Variant
 from asg.codegen.context import KernelContext, Target
 from asg.codegen.contract_choice import bucket, candidates_of, chosen, problem_of
 from asg.codegen.contract_kernel import contract_variants
-from asg.compiler import fuse, prepare, target_for, with_choices
+from asg.codegen.render import template_digest
+from asg.compiler import fuse, lower, prepare, target_for, with_choices
 from asg.kernel_bench import alone
 from asg.passes import choices
 from asg.passes.choices import (
@@ -30,6 +34,7 @@ from asg.passes.schedule_contract import ContractProblem, ContractSchedule, cand
 from asg.runtime.adapters import ADAPTER_CLASSES, AdapterClass
 
 CPU = Target("cpu", 8)
+TEMPLATES = template_digest("contract_")
 REGISTER = ContractSchedule("register", 4, 4, 8)
 OTHER = ContractSchedule("register", 8, 4, 8)
 
@@ -148,14 +153,18 @@ def test_the_shipped_table() -> None:
     data = json.loads(TABLE.read_text())
     for name, rows in data.items():
         adapter, _, size = name.partition("/")
-        found = shipped(adapter, int(size))
+        found = [
+            choice
+            for templates in {row["templates"] for row in rows}
+            for choice in shipped(adapter, int(size), templates)
+        ]
         assert len(found) == len(rows)
         for choice in found:
             of = choice.bucket
             problem = ContractProblem(of.batch, of.rows, of.columns, of.inner)
             family = ADAPTER_CLASSES[adapter]
             assert choice.schedule in candidates(problem, family, int(size)), choice
-    assert shipped("no such class", 8) == ()
+    assert shipped("no such class", 8, TEMPLATES) == ()
 
 
 def test_a_damaged_table_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -165,19 +174,62 @@ def test_a_damaged_table_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
     choices._shipped.cache_clear()
     try:
         with pytest.raises(ValueError, match=r"choices\.json: .* is no choice"):
-            shipped("cpu-simd", 8)
+            shipped("cpu-simd", 8, TEMPLATES)
     finally:
         choices._shipped.cache_clear()
 
 
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A table of winners in the place of the one that is shipped."""
+    path = tmp_path / "choices.json"
+    monkeypatch.setattr(choices, "TABLE", path)
+    choices._shipped.cache_clear()
+    yield path
+    choices._shipped.cache_clear()
+
+
+def variants_of(graph: asg.Graph, target: Target) -> tuple[Variant, ...]:
+    (kernel,) = lower({"main": graph}, target=target).kernels.values()
+    return kernel.variants
+
+
+def test_winners_of_the_table_are_used_unless_they_are_stale(table: Path) -> None:
+    """What was measured with other templates is as if it were not there."""
+    graph = product((64, 64), (64, 64))
+    context = context_of(graph)
+    default, *others = candidates_of(context)
+    winner = next(each for each in others if each.family == default.family)
+    row = encode(Choice(bucket(context), winner))
+    found = []
+    for templates in (TEMPLATES, "0123456789ab"):
+        table.write_text(json.dumps({"cpu-simd/8": [{**row, "templates": templates}]}))
+        choices._shipped.cache_clear()
+        found.append(variants_of(graph, target_for(AdapterClass("cpu-simd", "cpu", 8))))
+    assert found[0][0].schedule == str(winner)
+    assert found[1][0].schedule == str(default)
+    assert found[1] == variants_of(graph, CPU)
+
+
+def test_the_same_graph_gives_the_same_bytes() -> None:
+    target = target_for(AdapterClass("cpu-simd", "cpu", 8))
+    graph = product((64, 64), (64, 64))
+    assert variants_of(graph, target) == variants_of(graph, target)
+
+
+def test_the_name_of_templates_is_that_of_their_text() -> None:
+    assert template_digest("contract_") == TEMPLATES
+    assert len({template_digest(each) for each in ("contract_", "row_", "nothing")}) == 3
+
+
 def test_targets_carry_the_winners_of_their_class() -> None:
     adapter = AdapterClass("cpu-simd", "cpu", 8)
-    assert target_for(adapter).choices == shipped("cpu-simd", 8)
-    assert target_for(adapter, "gpu") == Target("gpu", 0, shipped("web-generic", 0))
-    assert target_for(adapter, "amd-gpu") == Target("gpu", 0, shipped("amd-gpu", 0))
+    assert target_for(adapter).choices == shipped("cpu-simd", 8, TEMPLATES)
+    assert target_for(adapter, "gpu") == Target("gpu", 0, shipped("web-generic", 0, TEMPLATES))
+    assert target_for(adapter, "amd-gpu") == Target("gpu", 0, shipped("amd-gpu", 0, TEMPLATES))
     nvidia = AdapterClass("nvidia-gpu", "gpu", 32)
-    assert target_for(nvidia) == Target("gpu", 0, shipped("nvidia-gpu", 0))
+    assert target_for(nvidia) == Target("gpu", 0, shipped("nvidia-gpu", 0, TEMPLATES))
     assert target_for(nvidia, "gpu") == target_for(nvidia)
-    assert target_for(nvidia, "cpu") == Target("cpu", 32, shipped("cpu-simd", 32))
+    assert target_for(nvidia, "cpu") == Target("cpu", 32, shipped("cpu-simd", 32, TEMPLATES))
     with pytest.raises(asg.AsgError, match="schedule 'tpu' is unknown; known: cpu, gpu, cpu-simd"):
         target_for(nvidia, "tpu")
