@@ -74,8 +74,8 @@ def problems() -> dict[str, asg.Graph]:
             found[f"{sizes} {layout}"] = product(sizes, layout)
     for sizes in FUSED:
         found[f"{sizes} fused"] = product(sizes, "nt", has_epilogue=True)
-    for sizes in CONVOLUTIONS:
-        found[f"{sizes} convolved"] = convolved(sizes)
+    for convolution in CONVOLUTIONS:
+        found[f"{convolution} convolved"] = convolved(convolution)
     return found
 
 
