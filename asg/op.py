@@ -32,6 +32,7 @@ class Elementwise:
     `asg_` is a helper of `shaders/helpers/`; operands are names, calls or in brackets. A
     mapping chooses by the first operand's dtype, a function by that and the result's. With several
     results, the expression yields a struct `.r0`, `.r1` ….
+    `falling` is a cheaper expression for operands that are known never to be above 0.
     `cost` counts arithmetic operations per element. `ulp` says how far the expression may be from
     exact arithmetic, in units in the last place, where `asg.tolerances` does not.
     """
@@ -40,6 +41,7 @@ class Elementwise:
     cost: int = 1
     commutative: bool = False
     ulp: float | None = None
+    falling: str = ""
 
     def expression(self, source: DType, result: DType) -> str:
         """Return the expression for a first operand of dtype `source`."""

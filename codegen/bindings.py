@@ -17,6 +17,7 @@ class Binding:
     Attributes:
         is_vector: of quads, four elements each: as many words as an element has bytes.
         is_wide: of quads in 64-bit words, which software devices load faster.
+        is_paired: of two such quads, the first even, which are loaded and stored together.
         is_atomic: of atomic words, since invocations write parts of one word.
         is_half: of f16, as which the device loads and stores them.
         itemsizes: of the values in it.
@@ -30,12 +31,15 @@ class Binding:
     writable: bool = False
     is_vector: bool = False
     is_wide: bool = False
+    is_paired: bool = False
     is_atomic: bool = False
     is_half: bool = False
     itemsizes: frozenset[int] = frozenset({4})
     vector_uses: int = 0
     scalar_uses: int = 0
     partial_writes: int = 0
+    lone_uses: int = 0
+    halves: dict[Index, str] = field(default_factory=dict)
     parts: tuple[tuple[str, int], ...] = ()
     calls: set[str] = field(default_factory=set)
 
@@ -101,10 +105,27 @@ class Binding:
         else:
             self.scalar_uses += LANES
 
-    def settle(self, wide: bool, is_aligned: bool) -> None:
+    def load_half(self, quad: Index) -> None:
+        """Note the load of a quad: of a pair, if it is known which of the two it is."""
+        self.lone_uses += not (quad % 2).is_const
+
+    def store_half(self, quad: Index, text: str) -> str | None:
+        """Note the store of a quad. Of the second of a pair, return the first one's text."""
+        if not (quad % 2).is_const:
+            self.lone_uses += 1
+            return None
+        if (quad % 2).const == 0:
+            self.halves[quad // 2] = text
+            return None
+        first = self.halves.pop(quad // 2, None)
+        self.lone_uses += first is None
+        return first
+
+    def settle(self, wide: bool, is_aligned: bool, pairs: bool = False) -> None:
         """Decide, by the accesses that were noted, what the binding is an array of.
 
-        `wide`: whether 64-bit words may be used; `is_aligned`: whether all values begin at a quad.
+        `wide`: whether 64-bit words may be used; `is_aligned`: whether all values begin at a quad;
+        `pairs`: whether they are made of pairs of quads.
         """
         is_whole = self.scalar_uses == 0
         words = 0 if self.partial_writes else self.quad_words or 0
@@ -112,7 +133,10 @@ class Binding:
         self.is_vector = self.vector_uses > 0 and is_aligned and words > 0
         self.is_vector &= is_whole or not self.parts
         self.is_wide = wide and self.is_vector and is_whole and words > 1 and not self.is_half
+        are_halves = self.lone_uses == 0 and not self.halves and not self.parts
+        self.is_paired = self.is_wide and pairs and are_halves and words == LANES
         self.calls.clear()
+        self.halves.clear()
 
     @property
     def quad_words(self) -> int | None:
@@ -135,6 +159,8 @@ class Binding:
     @property
     def element(self) -> str:
         """Element type of the WGSL array."""
+        if self.is_paired:
+            return "vec4<u64>"
         if self.is_wide:
             return "vec2<u64>" if self.quad_words == LANES else "u64"
         return "atomic<u32>" if self.is_atomic else self._held

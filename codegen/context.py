@@ -10,7 +10,7 @@ from asg.artefact import Variant
 from asg.codegen.bindings import Binding, Place
 from asg.codegen.emit import Emitter
 from asg.codegen.render import helper_texts, render
-from asg.codegen.text import identifier
+from asg.codegen.text import LANES, identifier
 from asg.graph import Graph, Node, Value
 from asg.index import Index, Var, flatten, unflatten
 from asg.op import Elementwise, View
@@ -110,25 +110,24 @@ def write(
     subgroup_size: int = 0,
     wide: bool = False,
     turns: bool = False,
+    pairs: bool = False,
 ) -> Variant:
     """Render a kernel: `body` writes statements and returns the template's other holes.
 
     It runs twice. The first time tells which bindings are read four elements at a time and so
-    become arrays of vec4; with `wide`, of pairs of 64-bit words where nothing else is read.
+    become arrays of vec4; with `wide`, of pairs of 64-bit words where nothing else is read; with
+    `pairs`, of four of them where vec4s are accessed in pairs.
     With `turns`, operands that are read across are loaded in vec4s and turned (`Emitter.turns`).
     """
     bindings, places = context.bindings()
     loads = {value: places[value] for value in context.kernel.reads}
     stores = {value: places[value] for value in context.kernel.outputs}
     body(Emitter(loads, stores, context.names, lane, turns))
-    aligned = {
-        place.binding.name: all(
-            other.offset % 4 == 0 for other in places.values() if other.binding is place.binding
-        )
-        for place in places.values()
-    }
     for binding in bindings:
-        binding.settle(wide, aligned[binding.name])
+        inside = [(v, each.offset) for v, each in places.items() if each.binding is binding]
+        is_aligned = all(offset % LANES == 0 for _, offset in inside)
+        are_pairs = all((offset | value.type.size) % (2 * LANES) == 0 for value, offset in inside)
+        binding.settle(wide, is_aligned, pairs and are_pairs)
     if any(binding.is_wide for binding in bindings):
         features = (*features, WIDE_FEATURE)
     if any(binding.is_half for binding in bindings):

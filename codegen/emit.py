@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from asg.codegen.bindings import Place, in_range
+from asg.codegen.bindings import Binding, Place, in_range
 from asg.codegen.memory import read_one, read_quad, write_one, write_quad, write_words
 from asg.codegen.text import (
     LANES,
@@ -40,6 +40,7 @@ from asg.op import (
     View,
 )
 from asg.passes.pull import join_coordinates
+from asg.passes.signs import is_never_positive
 from asg.types import DType
 
 Coordinates = tuple[Index, ...]
@@ -73,6 +74,7 @@ class Emitter:
     _counts: dict[str, int] = field(default_factory=dict)
     _rows: dict[tuple[str, int], Operand] = field(default_factory=dict)
     _quads: dict[tuple[Value, Index], str] = field(default_factory=dict)
+    _pairs: dict[tuple[str, Index], str] = field(default_factory=dict)
     _outer: Emitter | None = None
     _loop: tuple[Var, ...] = ()
 
@@ -96,6 +98,7 @@ class Emitter:
             self._counts,
             dict(self._rows),
             dict(self._quads),
+            dict(self._pairs),
             self if loop else None,
             loop,
         )
@@ -152,6 +155,13 @@ class Emitter:
         self._counts[name] = 0
         return name
 
+    def pair(self, binding: Binding, index: Index) -> str:
+        """Write the load of two quads, unless it is there; return its name."""
+        key = (binding.name, index)
+        if key not in self._pairs:
+            self._pairs[key] = self.let("pair", binding.read(self.index(index)))
+        return self._pairs[key]
+
     def call(self, name: str, width: int) -> str:
         """Return the name of a helper for `width` lanes and remember that it is needed."""
         full = name if width == 1 else f"{name}_v4"
@@ -180,6 +190,8 @@ class Emitter:
         base = self._without_lane(position)
         is_aligned = step == 1 and (base % LANES) == ZERO
         binding.count(is_aligned)
+        if is_aligned and not binding.is_vector:
+            binding.store_half(base // LANES, "")
         if is_aligned and (binding.is_vector or binding.is_packed):
             self.lines += write_quad(self, binding, base, operand)
             return
@@ -268,6 +280,8 @@ class Emitter:
         operands = [self.value(operand, coordinates) for operand in node.inputs]
         width = max((operand.width for operand in operands), default=1)
         template = kind.expression(node.inputs[0].type.dtype, value.type.dtype)
+        if kind.falling and is_never_positive(node.inputs[0]):
+            template = kind.falling
         if template == "{0}":
             return replace(operands[0], dtype=value.type.dtype)
         text = self.fill(template, node, operands, width)
@@ -420,6 +434,10 @@ class Emitter:
             self.crossed.append(position)
         turn = self._turn(position) if self.turns and not is_aligned else None
         place.binding.count(is_aligned or turn is not None)
+        if is_aligned:
+            place.binding.load_half(base // LANES)
+        if turn is not None:
+            place.binding.lone_uses += 1
         if is_aligned and place.binding.is_vector:
             return Operand(self._quad(value, base), LANES, value.type.dtype)
         if turn is not None and place.binding.is_vector:

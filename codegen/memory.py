@@ -28,6 +28,7 @@ class Writer(Protocol):
     def index(self, index: Index) -> str: ...
     def call(self, name: str, width: int) -> str: ...
     def let(self, stem: str, text: str) -> str: ...
+    def pair(self, binding: Binding, index: Index) -> str: ...
 
 
 def read_one(writer: Writer, binding: Binding, position: Index, value: Value) -> str:
@@ -49,7 +50,12 @@ def read_one(writer: Writer, binding: Binding, position: Index, value: Value) ->
 def read_quad(writer: Writer, binding: Binding, position: Index, value: Value) -> str:
     """Return the four elements from `position` on, a multiple of four, of an array of quads."""
     dtype = value.type.dtype
-    text = binding.read(writer.index(position // LANES))
+    quad = position // LANES
+    if binding.is_paired:
+        half = "zw" if (quad % 2).const else "xy"
+        text = f"{writer.pair(binding, quad // 2)}.{half}"
+    else:
+        text = binding.read(writer.index(quad))
     if binding.is_half:
         return f"vec4f({text})"
     if binding.is_wide:
@@ -91,6 +97,14 @@ def write_quad(writer: Writer, binding: Binding, position: Index, operand: Opera
             text = f"{vector_of(binding.stored, LANES)}({text})"
         if binding.is_wide:
             text = f"{writer.call('asg_pack', 1)}({text})"
+        quad = position // LANES
+        if binding.is_paired:
+            held = binding.store_half(quad, text)
+            if quad % 2 == ZERO:
+                return []
+            if held is None:
+                raise InternalError(f"codegen: half a pair is written to {binding.name}")
+            return [binding.write(writer.index(quad // 2), f"vec4<u64>({held}, {text})")]
         return [binding.write(writer.index(position // LANES), text)]
     bits = _bits(writer, operand)
     if operand.width != LANES:

@@ -92,8 +92,9 @@ def _write(context: KernelContext, plan: RowPlan, schedule: RowSchedule, wide: b
             "rows_per_group": per_group,
             "has_spare_rows": has_spare_rows,
             "groups_x": grid[0],
-            "workgroup": per_group * schedule.threads,
+            "workgroup": per_group // schedule.turns * schedule.threads,
             "threads": schedule.threads,
+            "turns": schedule.turns,
         }
 
     is_subgroup = schedule.family == "subgroup"
@@ -107,6 +108,7 @@ def _write(context: KernelContext, plan: RowPlan, schedule: RowSchedule, wide: b
         features=("subgroups",) if is_subgroup else (),
         subgroup_size=schedule.threads if is_subgroup else 0,
         wide=wide,
+        pairs=schedule.pairs,
     )
 
 
@@ -117,8 +119,9 @@ class _RowWriter:
     context: KernelContext
     plan: RowPlan
     schedule: RowSchedule
-    emitter: Emitter
+    outer: Emitter
     has_spare_rows: bool
+    emitter: Emitter = field(init=False)
     row: Index = field(init=False)
     accumulators: list[Accumulator] = field(default_factory=list)
 
@@ -127,19 +130,26 @@ class _RowWriter:
         self.row = variable("row", rows)
         if self.schedule.vector == "row":
             self.row = variable("row", rows // LANES) * LANES + Index(0, ((lane_variable(), 1),))
+        self.emitter = self.outer
+        if self.schedule.turns > 1:  # what no row changes comes before the loop over rows
+            self.emitter = self.outer.fork((Var("row", 0, rows - 1),))
 
     def write(self) -> dict[str, object]:
-        """Return the holes `before`, `passes` and `after`."""
+        """Return the holes `shared`, `before`, `passes` and `after`."""
         rest = self.schedule.rest_chunk
-        before = [] if rest is None else [f"let {rest.name} = {rest.start};"]
+        if rest is not None:
+            self.outer.lines.append(f"let {rest.name} = {rest.start};")
         self._row_values(0)
-        before += self.emitter.take()
+        is_whole = self.emitter is self.outer
+        before = self.emitter.take()
         passes = [self._pass(position) for position in range(self.plan.passes)]
         self._store_rows()
+        after = self.emitter.take()
         return {
+            "shared": [] if is_whole else self.outer.take(),
             "before": before,
             "passes": passes,
-            "after": self.emitter.take(),
+            "after": after,
             "accumulators": self.accumulators,
         }
 

@@ -16,8 +16,10 @@ SHORTEST_PIECE = 8  # neighbours in memory that several invocations may read as 
 # Loads and stores of an invocation that may be written one after the other, so that rows stay in
 # registers: drivers take some 20 ms to compile each. Only long work is worth many.
 HELD = 24
-HELD_LARGE = 64
+HELD_LARGE = 128
 LARGE = 1 << 20  # elements
+MANY_ROWS = 1024  # enough that a subgroup may take some of them in turn
+TURNS = 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class RowSchedule:
         length: elements of a row.
         is_held: whether all chunks are written one after the other.
         unroll: chunks per trip of the loop otherwise.
+        pairs: whether an invocation takes two neighbouring vec4s in two chunks that follow.
+        turns: rows that a subgroup takes one after the other; what they share is loaded once.
     """
 
     family: str
@@ -64,10 +68,14 @@ class RowSchedule:
     length: int
     is_held: bool = False
     unroll: int = 1
+    pairs: bool = False
+    turns: int = 1
 
     def __str__(self) -> str:
         what = {"none": "scalar", "row": "4 rows at once", "element": "4 elements at once"}
         steps = "row in registers" if self.loop is None else f"{self.unroll} step(s) per trip"
+        if self.turns > 1:
+            steps += f", {self.turns} rows in turn"
         return (
             f"{self.family}: {self.threads} invocation(s) per row, "
             f"{self.rows_per_group} row(s) per workgroup, {what[self.vector]}, {steps}"
@@ -96,27 +104,22 @@ class RowSchedule:
     @cached_property
     def loop(self) -> Loop | None:
         """The loop over whole chunks, if there is one."""
-        trips = 0 if self.is_held else self.whole // self.unroll
+        trips = self._trips
         if trips == 0:
             return None
-        step = self.unroll * self.threads
+        step = self.unroll * self.threads // (2 if self.pairs else 1)
         k = variable("k", (trips - 1) * step + self.threads)
         (atom,) = k.atoms() or (Var("k", 0, 0),)
         assert isinstance(atom, Var)
-        chunks = tuple(
-            Chunk(self._element(k + number * self.threads)) for number in range(self.unroll)
-        )
+        chunks = tuple(self._chunk(k, number) for number in range(self.unroll))
         start = "0u" if self.threads == 1 else self._lane_name
         return Loop(atom, start, trips * step, step, chunks)
 
     @cached_property
     def straight(self) -> tuple[Chunk, ...]:
         """The chunks that follow the loop, in order."""
-        done = 0 if self.loop is None else self.loop.end // self.threads
-        chunks = [
-            Chunk(self._element(self._lane + number * self.threads))
-            for number in range(done, self.whole)
-        ]
+        done = self._trips * self.unroll
+        chunks = [self._chunk(self._lane, number) for number in range(done, self.whole)]
         return (*chunks, self.rest_chunk) if self.rest_chunk else tuple(chunks)
 
     @cached_property
@@ -132,6 +135,17 @@ class RowSchedule:
         if rest == 1:
             where = constant(self.units - 1)
         return Chunk(self._element(where), f"{self._lane_name} < {rest}u", name, start)
+
+    @property
+    def _trips(self) -> int:
+        return 0 if self.is_held else self.whole // self.unroll
+
+    def _chunk(self, first: Index, number: int) -> Chunk:
+        """Return the chunk of this number, counted from where `first` is."""
+        if not self.pairs:
+            return Chunk(self._element(first + number * self.threads))
+        pair = first + number // 2 * self.threads
+        return Chunk(self._element(pair * 2 + number % 2))
 
     @property
     def _lane_name(self) -> str:
@@ -158,14 +172,23 @@ def choose(context: KernelContext, space: RowSpace, passes: int) -> list[RowSche
     threads = space.rows // LANES if vector == "row" else space.rows
     group = 64 if threads >= 512 else 8
 
-    def schedule(family: str, threads: int, rows_per_group: int) -> RowSchedule:
+    def schedule(family: str, threads: int, rows_per_group: int, turns: int = 1) -> RowSchedule:
         units = space.length // LANES if vector == "element" else space.length
         steps = -(-units // threads)
-        is_held = steps <= SHORT or _fits_registers(context, space, passes, steps)
+        is_held = steps <= SHORT or _fits_registers(context, space, passes, steps, turns)
         is_light = context.target.family == "cpu" and _loads(context, space) <= 2
         unroll = 4 if steps >= 8 and is_light else 2
+        is_even = vector == "element" and units % (2 * threads) == 0
         return RowSchedule(
-            family, threads, rows_per_group, vector, space.length, is_held, min(unroll, steps)
+            family,
+            threads,
+            rows_per_group,
+            vector,
+            space.length,
+            is_held,
+            min(unroll, steps),
+            pairs=is_even and context.target.family == "cpu",
+            turns=turns,
         )
 
     serial = schedule("serial", 1, group * (LANES if vector == "row" else 1))
@@ -175,13 +198,20 @@ def choose(context: KernelContext, space: RowSpace, passes: int) -> list[RowSche
         return [schedule("staged", STAGED_WORKGROUP, 1)]
     size = context.target.subgroup_size
     if size and space.length >= 4 * size:
+        if space.rows >= MANY_ROWS:
+            turns = min(TURNS, space.rows // MANY_ROWS * 4)
+            return [schedule("subgroup", size, 8 * turns, turns), serial]
         return [schedule("subgroup", size, 8 if space.rows >= 64 else 1), serial]
     return [serial]
 
 
-def _fits_registers(context: KernelContext, space: RowSpace, passes: int, steps: int) -> bool:
-    """Tell whether to write all steps one after the other; of use where passes share something."""
-    if passes == 1:
+def _fits_registers(
+    context: KernelContext, space: RowSpace, passes: int, steps: int, turns: int
+) -> bool:
+    """Tell whether to write all steps one after the other; of use where passes share something,
+    or rows that follow each other do."""
+    is_shared = turns > 1 and any(each.type.size == space.length for each in context.kernel.reads)
+    if passes == 1 and not is_shared:
         return False
     full = sum(value.type.size == space.rows * space.length for value in context.kernel.outputs)
     most = HELD_LARGE if space.rows * space.length >= LARGE else HELD

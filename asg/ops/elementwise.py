@@ -20,7 +20,7 @@ from asg.tensor import Tensor
 exp = Op(
     name="exp",
     doc="Exponential function.",
-    kind=Elementwise("asg_exp({0})", cost=24),
+    kind=Elementwise("asg_exp({0})", cost=24, falling="asg_exp_down({0})"),
     shape=pointwise(1, FLOAT),
     numpy=np.exp,
     grad=lambda node, g, x: [g * node],

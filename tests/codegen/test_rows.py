@@ -106,6 +106,22 @@ def test_nan_and_infinity(shape: tuple[int, ...], family: str) -> None:
 
 
 @pytest.mark.device
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exponentials_of_what_is_never_positive(family: str) -> None:
+    x = np.zeros((7, 64), np.float32)
+    x[0, 1:] = -np.inf
+    x[1, 5], x[2, 3], x[3, :] = np.nan, np.inf, -np.inf
+    x[4, 1:] = -np.linspace(80, 110, 63)
+    x[5, 7] = -1e30
+    x[6, :] = np.linspace(-20, 3, 64)
+    graph = asg.graph(outputs={"y": functions.softmax(asg.input("x", x.shape), axis=1)})
+    with np.errstate(invalid="ignore"):
+        expected = run(graph, {"x": x}, dtype="f64")["y"]
+    found = _run(graph, {"x": x}, family)["y"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2.0**-126)
+
+
+@pytest.mark.device
 def test_the_same_inputs_give_the_same_bits() -> None:
     t = asg.input("x", (37, 1000))
     graph = asg.graph(outputs={"y": functions.softmax(t, axis=1), "sum": functions.sum(t)})
@@ -128,6 +144,8 @@ ROWS = [
     # fewer elements than a vec4, a subgroup, a workgroup; one more or less than some of each
     (3, 1), (8, 7), (67, 9), (5, 31), (64, 33), (2, 63), (9, 65), (4, 132), (65, 260), (1, 997),
     (130, 1000), (3, 1023), (1, 2052), (1, 100_000), (0, 64),
+    # enough rows that a subgroup takes several in turn, the last ones fewer
+    (1024, 64), (1031, 64), (1027, 65), (4100, 36), (1030, 1040),
 ]  # fmt: skip
 
 

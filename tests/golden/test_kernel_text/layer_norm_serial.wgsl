@@ -25,14 +25,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     var v_acc_sum_1 = vec4f(0.0f);
     // Adding `group.z`, which is 0, hides the count from the driver: it would unroll the loop and
     // take seconds to compile.
-    for (var k = 0u; k < 16u + group.z; k += 4u) {
-        let v_x = t_x[row * 16u + k];
+    for (var k = 0u; k < 8u + group.z; k += 2u) {
+        let v_x = t_x[row * 16u + k * 2u];
         v_acc_sum_1 = v_acc_sum_1 + v_x;
-        let v_x_1 = t_x[row * 16u + k + 1u];
+        let v_x_1 = t_x[row * 16u + k * 2u + 1u];
         v_acc_sum_1 = v_acc_sum_1 + v_x_1;
-        let v_x_2 = t_x[row * 16u + k + 2u];
+        let v_x_2 = t_x[row * 16u + k * 2u + 2u];
         v_acc_sum_1 = v_acc_sum_1 + v_x_2;
-        let v_x_3 = t_x[row * 16u + k + 3u];
+        let v_x_3 = t_x[row * 16u + k * 2u + 3u];
         v_acc_sum_1 = v_acc_sum_1 + v_x_3;
     }
     let v_sum_1_xy = v_acc_sum_1.x + v_acc_sum_1.y;
@@ -43,23 +43,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     var v_acc_sum_3 = vec4f(0.0f);
     // Adding `group.z`, which is 0, hides the count from the driver: it would unroll the loop and
     // take seconds to compile.
-    for (var k = 0u; k < 16u + group.z; k += 4u) {
-        let v_x_4 = t_x[row * 16u + k];
+    for (var k = 0u; k < 8u + group.z; k += 2u) {
+        let v_x_4 = t_x[row * 16u + k * 2u];
         let v_sub_1 = v_x_4 - vec4f(v_mul_1);
         let v_mul_3 = v_sub_1 * v_sub_1;
         v_acc_sum_2 = v_acc_sum_2 + v_sub_1;
         v_acc_sum_3 = v_acc_sum_3 + v_mul_3;
-        let v_x_5 = t_x[row * 16u + k + 1u];
+        let v_x_5 = t_x[row * 16u + k * 2u + 1u];
         let v_sub_1_1 = v_x_5 - vec4f(v_mul_1);
         let v_mul_3_1 = v_sub_1_1 * v_sub_1_1;
         v_acc_sum_2 = v_acc_sum_2 + v_sub_1_1;
         v_acc_sum_3 = v_acc_sum_3 + v_mul_3_1;
-        let v_x_6 = t_x[row * 16u + k + 2u];
+        let v_x_6 = t_x[row * 16u + k * 2u + 2u];
         let v_sub_1_2 = v_x_6 - vec4f(v_mul_1);
         let v_mul_3_2 = v_sub_1_2 * v_sub_1_2;
         v_acc_sum_2 = v_acc_sum_2 + v_sub_1_2;
         v_acc_sum_3 = v_acc_sum_3 + v_mul_3_2;
-        let v_x_7 = t_x[row * 16u + k + 3u];
+        let v_x_7 = t_x[row * 16u + k * 2u + 3u];
         let v_sub_1_3 = v_x_7 - vec4f(v_mul_1);
         let v_mul_3_3 = v_sub_1_3 * v_sub_1_3;
         v_acc_sum_2 = v_acc_sum_2 + v_sub_1_3;
@@ -80,26 +80,26 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let v_rsqrt_1 = inverseSqrt(v_add_1);
     // Adding `group.z`, which is 0, hides the count from the driver: it would unroll the loop and
     // take seconds to compile.
-    for (var k = 0u; k < 16u + group.z; k += 4u) {
-        let v_x_8 = t_x[row * 16u + k];
+    for (var k = 0u; k < 8u + group.z; k += 2u) {
+        let v_x_8 = t_x[row * 16u + k * 2u];
         let v_sub_1_4 = v_x_8 - vec4f(v_mul_1);
         let v_sub_3 = v_sub_1_4 - vec4f(v_mul_2);
         let v_out = v_sub_3 * vec4f(v_rsqrt_1);
-        t_out[row * 16u + k] = v_out;
-        let v_x_9 = t_x[row * 16u + k + 1u];
+        t_out[row * 16u + k * 2u] = v_out;
+        let v_x_9 = t_x[row * 16u + k * 2u + 1u];
         let v_sub_1_5 = v_x_9 - vec4f(v_mul_1);
         let v_sub_3_1 = v_sub_1_5 - vec4f(v_mul_2);
         let v_out_1 = v_sub_3_1 * vec4f(v_rsqrt_1);
-        t_out[row * 16u + k + 1u] = v_out_1;
-        let v_x_10 = t_x[row * 16u + k + 2u];
+        t_out[row * 16u + k * 2u + 1u] = v_out_1;
+        let v_x_10 = t_x[row * 16u + k * 2u + 2u];
         let v_sub_1_6 = v_x_10 - vec4f(v_mul_1);
         let v_sub_3_2 = v_sub_1_6 - vec4f(v_mul_2);
         let v_out_2 = v_sub_3_2 * vec4f(v_rsqrt_1);
-        t_out[row * 16u + k + 2u] = v_out_2;
-        let v_x_11 = t_x[row * 16u + k + 3u];
+        t_out[row * 16u + k * 2u + 2u] = v_out_2;
+        let v_x_11 = t_x[row * 16u + k * 2u + 3u];
         let v_sub_1_7 = v_x_11 - vec4f(v_mul_1);
         let v_sub_3_3 = v_sub_1_7 - vec4f(v_mul_2);
         let v_out_3 = v_sub_3_3 * vec4f(v_rsqrt_1);
-        t_out[row * 16u + k + 3u] = v_out_3;
+        t_out[row * 16u + k * 2u + 3u] = v_out_3;
     }
 }

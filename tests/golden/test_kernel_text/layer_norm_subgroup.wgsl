@@ -22,9 +22,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let wanted = (group.y * 6u + group.x) * 1u + thread / 8u;
     let row = wanted;
     var v_acc_sum_1 = vec4f(0.0f);
-    let v_x = t_x[row * 16u + lane];
+    let v_x = t_x[row * 16u + lane * 2u];
     v_acc_sum_1 = v_acc_sum_1 + v_x;
-    let v_x_1 = t_x[row * 16u + lane + 8u];
+    let v_x_1 = t_x[row * 16u + lane * 2u + 1u];
     v_acc_sum_1 = v_acc_sum_1 + v_x_1;
     let v_sum_1_lane_xy = v_acc_sum_1.x + v_acc_sum_1.y;
     let v_sum_1_lane_zw = v_acc_sum_1.z + v_acc_sum_1.w;
@@ -58,8 +58,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let v_rsqrt_1 = inverseSqrt(v_add_1);
     let v_sub_3 = v_sub_1 - vec4f(v_mul_2);
     let v_out = v_sub_3 * vec4f(v_rsqrt_1);
-    t_out[row * 16u + lane] = v_out;
+    t_out[row * 16u + lane * 2u] = v_out;
     let v_sub_3_1 = v_sub_1_1 - vec4f(v_mul_2);
     let v_out_1 = v_sub_3_1 * vec4f(v_rsqrt_1);
-    t_out[row * 16u + lane + 8u] = v_out_1;
+    t_out[row * 16u + lane * 2u + 1u] = v_out_1;
 }
