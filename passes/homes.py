@@ -66,6 +66,7 @@ class Homes:
     fixed: dict[Root, Location] = field(default_factory=dict)
     inside: dict[Root, Area] = field(default_factory=dict)
     zeroed: set[Root] = field(default_factory=set)
+    _nearest: dict[Root, Area] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.fixed |= dict(self.draft.fixed.items())
@@ -86,9 +87,14 @@ class Homes:
 
     def settle(self, area: Area) -> Area:
         """Return the area in the region that holds it in the end."""
+        path: list[Area] = []
         while area.root in self.inside:
-            home = self.inside[area.root]
+            path.append(area)
+            home = self._nearest.get(area.root, self.inside[area.root])
             area = Area(home.root, home.offset + area.offset, area.nbytes)
+        # A result over a result over a result: the next question about them takes one step.
+        for each in path[:-1]:
+            self._nearest[each.root] = Area(area.root, area.offset - each.offset, each.nbytes)
         return area
 
     def place(self, area: Area) -> Location | None:
