@@ -25,6 +25,8 @@ from asg.tensor import Tensor
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
 from char_gpt import CharGpt, loss_of
 
+asg.compile  # noqa: B018 (the compiler is imported when it is first named)
+
 
 class Ops:
     """`models.Ops` for ASG's tensors."""
@@ -128,9 +130,10 @@ class Steps:
     def __init__(self, training: workloads.Training) -> None:
         self.training = training
 
-    def graph(self) -> asg.Graph:
+    def graph(self, weights: Mapping[str, np.ndarray[Any, Any]] | None = None) -> asg.Graph:
         """Return the whole step, beginning with the weights that all contestants have."""
         training, first_batch = self.training, next(self.training.batches())
+        weights = weights if weights is not None else training.weights()
 
         def loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
             return asg.reshape(training.loss(Ops(), model.by_name(), batch), ())
@@ -139,14 +142,14 @@ class Steps:
             lr=training.rate, betas=training.betas, eps=training.epsilon, weight_decay=0.0
         )
         specs = {name: asg.spec(x.shape, str(x.dtype)) for name, x in first_batch.items()}
-        return asg.training_step(Weights(training.weights()), loss, optimizer, **specs)
+        return asg.training_step(Weights(weights), loss, optimizer, **specs)
 
     def prepare(self, **options: Any) -> Facts:
         """Compile, with `options` of `asg.compile`, and make the first steps."""
         training = self.training
-        self.batches = training.batches()
+        weights, self.batches = training.weights(), training.batches()
         start = time.perf_counter()
-        self.exe: Any = asg.compile(self.graph(), **options)
+        self.exe: Any = asg.compile(self.graph(weights), **options)
         losses = [self.loss()]
         first = time.perf_counter() - start
         losses += [self.loss() for _ in range(training.losses - 1)]

@@ -36,6 +36,7 @@ class Contestant:
     name: str
     needs: tuple[str, ...] = ()  # modules
     folder: Path | None = field(default=None, repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def start(self, folder: Path, environment: Mapping[str, str]) -> Facts:
@@ -47,8 +48,14 @@ class Contestant:
         missing = [name for name in self.needs if find_spec(name) is None]
         if missing:
             raise ContestError(f"not installed: {', '.join(missing)}; `make bench` installs it")
-        self.folder = folder / self.name
-        self.folder.mkdir()
+        self.launch(folder, environment)
+        return self.ask({"do": "describe"})
+
+    def launch(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """Start its process, whose caches lie in `folder`; one that was there before has left them
+        as they are."""
+        self.folder, self.environment = folder / self.name, environment
+        self.folder.mkdir(exist_ok=True)
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / f"{self.name}_side.py")],
@@ -58,7 +65,6 @@ class Contestant:
                 env={**environment, "XDG_CACHE_HOME": str(self.folder / "cache")},
                 text=True,
             )
-        return self.ask({"do": "describe"})
 
     @property
     def _log(self) -> Path:
@@ -104,6 +110,8 @@ class Contestant:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
             self.process = None
 
 

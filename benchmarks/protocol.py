@@ -1,5 +1,6 @@
 """The child's side: a contestant is a process that answers requests, one JSON line each.
 
+    {"do": "nothing"}                        → {}, once everything is imported
     {"do": "describe"}                       → {"name": …, "versions": …}
     {"do": "prepare", "task": "matmul_512"}  → what `Task.prepare` returns; with "unavailable",
                                                where the device can't do it, the reason
@@ -42,6 +43,8 @@ def serve(describe: Callable[[], Facts], tasks: Mapping[str, Callable[[], Task]]
 
     def answer(request: Mapping[str, Any]) -> Facts:
         match request:
+            case {"do": "nothing"}:
+                return {}
             case {"do": "describe"}:
                 return describe()
             case {"do": "prepare", "task": str(name)}:

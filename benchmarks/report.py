@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from figures import COLD
 from rich.table import Table
 
 Results = Mapping[str, Any]
@@ -66,6 +67,7 @@ def sections(results: Results) -> list[tuple[str, Rows]]:
         ),
         ("Rates, and shares of what the ceilings allow", rate_rows(results)),
         ("Until the first result, with empty caches", first_rows(results)),
+        ("From a fresh start, processes that have imported what they need", cold_rows(results)),
         *[(f"Losses of {title(task)}", training_rows(results, task)) for task in trained(results)],
         ("Goals", goal_rows(results)),
     ]
@@ -137,9 +139,31 @@ def first_rows(results: Results) -> Rows:
     names = contestants(results)
     rows = [["", *(TITLES[name] for name in names)]]
     for task, facts in results["tasks"].items():
+        if task.startswith(COLD):
+            continue
         found = facts["contestants"]
         cells = [in_units(found[name]["first_s"]) if name in found else "–" for name in names]
         rows.append([title(task), *cells])
+    return rows
+
+
+def cold_rows(results: Results) -> Rows:
+    """Cold starts: with empty caches, and again with those that the first start has left."""
+    names = contestants(results)
+    rows = [["", *(TITLES[name] for name in names)]]
+    lines = {
+        "": ("first_s", "imports_s"),
+        ", again": ("again_first_s", "again_imports_s"),
+    }
+    for task, facts in results["tasks"].items():
+        for suffix, (first, imports) in lines.items() if task.startswith(COLD) else ():
+            cells = []
+            for name in names:
+                found = facts["contestants"].get(name)
+                cells.append(
+                    f"{in_units(found[first])} + {in_units(found[imports])}" if found else "–"
+                )
+            rows.append([title(task) + suffix, *cells])
     return rows
 
 

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import chart
+import cold
 import figures
 import report
 import workloads
 from contestants import Bystanders, Contestant, ContestError, Facts, child_environment
-from figures import TRAINING, Entry
+from figures import COLD, TRAINING, Entry
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
@@ -51,8 +52,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for group in dict.fromkeys(each.group for each in workloads.BY_NAME.values())
     },
     "training": (TRAINING,),
+    "cold": cold.TASKS,
 }
-TASKS = {
+WARM_TASKS = {
     "driver": CEILINGS,
     "asg": (*OPERATIONS, *STEPS, TRAINING),
     "tinygrad": (*OPERATIONS, *STEPS, TRAINING),
@@ -60,6 +62,11 @@ TASKS = {
     "wonnx": OPERATIONS,
     "torch": (*OPERATIONS, *STEPS),
     "jax": (*OPERATIONS, *STEPS),
+}
+# Whoever does something warm does it from a fresh start as well.
+TASKS = {
+    name: (*tasks, *(task for task in cold.TASKS if task.removeprefix(COLD) in tasks))
+    for name, tasks in WARM_TASKS.items()
 }
 # What each contestant needs; those of the processor are what else one could run.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -205,6 +212,9 @@ def prepare(
             if time.monotonic() > half:
                 failures.append(f"{name}, {task}: no time was left to prepare it")
                 continue
+            if task in cold.TASKS:
+                yield cold.ColdEntry(contestant, task, {})
+                continue
             with console.status(f"{name} prepares {task}"), noting(failures, f"{name}, {task}"):
                 facts = contestant.ask({"do": "prepare", "task": task})
                 if "unavailable" in facts:
@@ -239,6 +249,8 @@ def run_rounds(entries: list[Entry], rounds: int, failures: list[str], end: floa
             break
         with console.status(f"round {number + 1} of {rounds}"), Bystanders() as bystanders:
             for entry in list(entries):
+                if number >= cold.ROUNDS and entry.task in cold.TASKS:
+                    continue
                 try:
                     entry.run()
                 except ContestError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -33,6 +34,23 @@ def test_compile_speed(tmp_path: Path) -> None:
     small, large = json.loads(path.read_text())
     assert small["nodes"] < large["nodes"]
     assert set(small) == set(large) >= {"build", "passes", "fusion", "order", "memory", "codegen"}
+
+
+@pytest.mark.device
+def test_cold_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    contestants, cold = (importlib.import_module(name) for name in ("contestants", "cold"))
+    environment = {**contestants.child_environment(False), "ASG_BENCH_REFERENCES": str(tmp_path)}
+    asg_side = contestants.Contestant("asg", environment=environment)
+    entry = cold.ColdEntry(asg_side, "cold_matmul_256", {})
+    entry.run()
+    assert entry.rounds == [[entry.facts["first_s"]]]
+    assert set(entry.facts) == {"imports_s", "first_s", "again_imports_s", "again_first_s"}
+    assert min(entry.facts.values()) > 0.0
+    wrong = cold.ColdEntry(asg_side, "cold_nothing", {})
+    with pytest.raises(contestants.ContestError, match="nothing"):
+        wrong.run()
 
 
 @pytest.mark.soak
