@@ -271,8 +271,6 @@ def below_views(at: At, found: Found, op: Op) -> tuple[At, Found] | None:
 
 def _places_below(node: Node, places: Places) -> Places | None:
     """Return the places of a view's operand, if the view only repeats it or adds axes of 1."""
-    if node.op is stop_gradient:
-        return places
     if node.op is broadcast:
         rank = node.inputs[0].type.rank
         return places[len(places) - rank :]
@@ -326,3 +324,8 @@ def total(x: Pattern) -> Pattern:
 def largest(x: Pattern) -> Pattern:
     """Match a maximum."""
     return Reduced(reduce_max, x)
+
+
+def stopped(x: Pattern) -> Pattern:
+    """Match what no gradient flows through."""
+    return Call(stop_gradient, (x,))

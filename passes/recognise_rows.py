@@ -32,6 +32,7 @@ from asg.passes.patterns import (
     largest,
     root,
     square,
+    stopped,
     total,
 )
 from asg.tensor import Tensor
@@ -58,11 +59,20 @@ eps = Num("eps")
 
 # -- softmax --------------------------------------------------------------------------------------
 
-_below = x - largest(x)
-_powers = Call(exp, (_below,))
-_softmax = _powers / total(_powers)
-_log_total = Call(log, (total(_powers),))
-_log_softmax = Either((_below - _log_total, x - (_log_total + largest(x))))
+
+def _softmaxes(top: Pattern) -> tuple[Pattern, Pattern]:
+    """Softmax and its logarithm, with a maximum taken off before. A gradient does not see that
+    where it is the same throughout, so it may be one that no gradient flows through."""
+    below = x - top
+    powers = Call(exp, (below,))
+    log_total = Call(log, (total(powers),))
+    return powers / total(powers), Either((below - log_total, x - (log_total + top)))
+
+
+_softmax, _log_softmax = (
+    Either(both)
+    for both in zip(_softmaxes(largest(x)), _softmaxes(stopped(largest(x))), strict=True)
+)
 
 # -- norms ----------------------------------------------------------------------------------------
 

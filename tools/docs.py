@@ -242,6 +242,7 @@ def help_texts(
 
 
 RESULTS = DOCS.parent / "benchmarks" / "results" / "onnx_backend.json"
+EXPORTED = DOCS.parent / "tests" / "onnx" / "kernels.json"
 OUTCOMES = ("wrong", "refused", "failed", "crashed")
 
 ONNX_HEAD = """\
@@ -264,6 +265,19 @@ have one of their own. *failed*: any other error. *crashed*: the process died, o
 """
 
 
+RECOGNISED_HEAD = """\
+## Kernels of exported models
+
+Exporters spell out attention, norms and activations in small ops; `Recognise` puts them together
+([architecture.md](architecture.md#recognition-is-exact-or-leaves-things-alone)). Kernels of small
+models as PyTorch exports them (tests/onnx/models), with a loss, and of their gradients by all
+parameters, for graphics cards: left as they are, and recognised. Fusion makes one kernel of the
+parts of a norm, a softmax or a gelu in any case, so what is saved is attention's, and gradients'.
+`gpt2_block` and `gpt2_block_script` are one block, by PyTorch's newer and its older exporter:
+without the loss it takes 7 kernels, as `asg.nn.TransformerBlock` does.
+"""
+
+
 def onnx_page() -> str:
     """Return the page."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -273,7 +287,18 @@ def onnx_page() -> str:
     if "asg" in contestants:
         faults = contestants["asg"]["faults"]
         parts += [*_faults(faults), *_by_op(ops, faults)]
+    parts += ["", *_exported(json.loads(EXPORTED.read_text(encoding="utf-8")))]
     return "\n".join(parts) + "\n"
+
+
+def _exported(record: Mapping[str, Any]) -> list[str]:
+    lines = [RECOGNISED_HEAD, "| model | forward | now | gradient | now | recognised |"]
+    lines.append("| --- | --: | --: | --: | --: | --- |")
+    for name, each in record.items():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in each["recognised"].items())
+        numbers = " | ".join(str(count) for count in (*each["forward"], *each["gradient"]))
+        lines.append(f"| {name} | {numbers} | {kinds} |")
+    return lines
 
 
 def _contestants(contestants: Mapping[str, Any], total: int) -> list[str]:

@@ -86,13 +86,20 @@ def apart(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 FORMS: dict[str, tuple[str, Make]] = {
     "softmax": ("softmax", lambda x: powers(x) / row_sum(powers(x))),
+    "softmax with a stopped maximum": (
+        "softmax",
+        lambda x: (p := asg.exp(x - asg.stop_gradient(asg.max(x, -1, True)))) / row_sum(p),
+    ),
     "softmax by a reciprocal": ("softmax", lambda x: powers(x) * (1.0 / row_sum(powers(x)))),
     "softmax inside": ("softmax", lambda x: powers(x, 1) / row_sum(powers(x, 1), 1)),
     "log_softmax": (
         "log_softmax",
         lambda x: (x - asg.max(x, -1, True)) - asg.log(row_sum(powers(x))),
     ),
-    "x - logsumexp": ("log_softmax", lambda x: x - asg.logsumexp(x, -1, True)),
+    "x - logsumexp": (
+        "log_softmax",
+        lambda x: x - (asg.log(row_sum(powers(x))) + asg.max(x, -1, True)),
+    ),
     "layer_norm": ("layer_norm", lambda x: centred(x) / asg.sqrt(variance(x))),
     "layer_norm by rsqrt": ("layer_norm", lambda x: asg.rsqrt(variance(x)) * centred(x)),
     "layer_norm by 1 / sqrt": (
@@ -183,6 +190,12 @@ MISSES: dict[str, Make] = {
         (c := centred(x)) / asg.sqrt(row_sum(c * c) * (1 / 5) + 1e-5)
     ),
     "a wrong mean": lambda x: (x - row_sum(x) * (1 / 7)) / asg.sqrt(variance(x)),
+    "a mean that no gradient sees": lambda x: (
+        (x - asg.stop_gradient(mean(x))) / asg.sqrt(mean(asg.square(centred(x))) + 1e-5)
+    ),
+    "a maximum that a gradient sees in one place": lambda x: (
+        x - (asg.log(row_sum(powers(x))) + asg.stop_gradient(asg.max(x, -1, True)))
+    ),
     "no root": lambda x: centred(x) / variance(x),
     "a fourth power": lambda x: (c := centred(x)) / asg.sqrt(mean(asg.square(c * c)) + 1e-5),
     "a negative eps": lambda x: (c := centred(x)) / asg.sqrt(mean(c * c) - 1e-5),
