@@ -153,6 +153,10 @@ ROUNDING: Mapping[str, Rounding] = {
 }  # fmt: skip
 
 
+# Composites that choose among elements, and compute none.
+CHOOSING = frozenset({"sort", "first_max", "cummax", "cummin"})
+
+
 def rounding(op: Op) -> Rounding:
     """Return what a node of this op may add."""
     kind = op.kind
@@ -171,7 +175,9 @@ def rounding(op: Op) -> Rounding:
             if kind.ulp is not None:
                 return Rounding(2.0 * kind.ulp, 0, 8, "as its definition says")
             promised = ACCURACY.get(op.name)
-            if promised is None or promised in (_EXACT, _ROUNDED):
+            if promised is _EXACT:
+                return ROUNDING["exact"]
+            if promised is None or promised is _ROUNDED:
                 return ROUNDING["simple"]
             # A unit in the last place is two EPSILONs of the least number that has it.
             result = 2.0 * (promised.ulp + promised.allowance)
@@ -181,6 +187,8 @@ def rounding(op: Op) -> Rounding:
         case Reduction(Combine.PROD):
             return ROUNDING["product"]
         case Reduction():
+            return ROUNDING["exact"]
+        case Composite() if op.name in CHOOSING:
             return ROUNDING["exact"]
         case Contraction() | Scatter() | Composite(is_sum=True):
             return ROUNDING["sum"]

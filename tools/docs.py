@@ -21,6 +21,7 @@ import click
 
 from asg import functions, nn, ops, optim
 from asg.cli import main as command_line
+from asg.contract import contracts
 from asg.departures import DEPARTURES
 from asg.errors import AsgError
 from asg.graph import Attrs
@@ -358,11 +359,35 @@ def gradients_page() -> str:
     return f"{NOTE}\n{GRADIENTS_HEAD}\n## Departures from PyTorch\n\n{table(titles, rows)}"
 
 
+CONTRACT_BEGIN = "<!-- Printed from asg/contract.py. -->\n"
+CONTRACT_END = "<!-- End of what is printed. -->\n"
+
+
+def numerics_page() -> str:
+    """Return the page with the promises of all ops between its marks."""
+    text = (DOCS / "numerics.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(CONTRACT_BEGIN)
+    _, _, after = rest.partition(CONTRACT_END)
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for name, each in contracts().items():
+        key = (each.bound.text, each.special, each.integers)
+        grouped.setdefault(key, []).append(f"`{name}`")
+    rows = [(", ".join(names), *map(escaped, key)) for key, names in grouped.items()]
+    titles = ("op", "largest error", "NaN and infinities", "integers that do not fit")
+    return f"{before}{CONTRACT_BEGIN}\n{table(titles, rows)}\n{CONTRACT_END}{after}"
+
+
+def escaped(text: str) -> str:
+    """Return text for a cell of a table."""
+    return text.replace("|", "\\|")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "ops.md": ops_page,
     "commands.md": command_page,
     "onnx.md": onnx_page,
     "gradients.md": gradients_page,
+    "numerics.md": numerics_page,
 }
 
 
