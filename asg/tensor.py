@@ -214,11 +214,23 @@ def _call(name: str, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def as_tensor(value: Any, dtype: DType | None = None) -> Tensor:
-    """Return `value` as a tensor: tensors as they are, numbers and arrays as constants."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, TensorLike):
-        return value.__asg_tensor__()
+    """Return `value` as a tensor: tensors as they are, numbers and arrays as constants.
+
+    With a `dtype`, constants have it, and tensors are cast where that loses nothing.
+
+    Raises:
+        DTypeError: a tensor's dtype has numbers that `dtype` has not.
+    """
+    if isinstance(value, (Tensor, TensorLike)):
+        tensor = value if isinstance(value, Tensor) else value.__asg_tensor__()
+        if dtype is None or tensor.dtype is dtype:
+            return tensor
+        if not dtype.holds(tensor.dtype):
+            raise DTypeError(
+                f"{dtype} is needed, got {tensor!r}\n  fix: asg.cast(…, {str(dtype)!r})"
+            )
+        cast: Tensor = _call("cast", tensor, dtype)
+        return cast
     return _call("constant", value, dtype=dtype)
 
 

@@ -2,11 +2,13 @@
 
 Nothing narrows silently: an integer array is checked against the range of its target, and a
 float is never made an integer. Taken for floats are all floats (rounded; overflow is an error) and
-all integers; for integers all integers that fit; for bool only bool.
+all integers; for integers all integers that fit; for bool only bool. Where rounding to f32 changes
+a number of an array, a warning is logged, once for each name.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,10 @@ import numpy as np
 from asg.artefact import Slot
 from asg.errors import InputError, NonFiniteError
 from asg.types import INTERFACES, DType, TensorType, is_floating
+
+LOG = logging.getLogger("asg")
+
+_rounded: set[str] = set()  # what has been warned of
 
 _WORD = {DType.BOOL: np.dtype(np.uint32)}
 
@@ -50,7 +56,8 @@ def to_array(what: str, wanted: TensorType, value: object) -> np.ndarray:
             f"({wanted})"
         )
     if array.dtype != wanted.dtype.numpy:
-        return _converted(what, wanted.dtype, array)
+        # A list of Python's numbers has no precision of its own.
+        return _converted(what, wanted.dtype, array, is_given=isinstance(value, np.ndarray))
     return array
 
 
@@ -106,7 +113,7 @@ def as_array(what: str, value: object) -> np.ndarray:
     return array
 
 
-def _converted(what: str, wanted: DType, array: np.ndarray) -> np.ndarray:
+def _converted(what: str, wanted: DType, array: np.ndarray, *, is_given: bool) -> np.ndarray:
     """Return the array in the dtype of `wanted`, where that loses nothing but precision."""
     kind = "f" if is_floating(array) else array.dtype.kind
     if wanted.is_float and kind in "fiu":
@@ -114,6 +121,8 @@ def _converted(what: str, wanted: DType, array: np.ndarray) -> np.ndarray:
             narrowed = array.astype(wanted.numpy)
         if kind == "f" and np.any(np.isinf(narrowed) & np.isfinite(array)):
             raise InputError(f"{what} holds values that {wanted} can't: {_extreme(array)}")
+        if wanted is DType.F32 and is_given:
+            _warn_of_rounding(what, array, narrowed)
         return narrowed
     if wanted.is_integer and kind in "iu":
         limits = np.iinfo(wanted.numpy)
@@ -129,6 +138,22 @@ def _converted(what: str, wanted: DType, array: np.ndarray) -> np.ndarray:
         f"{what} has dtype {array.dtype}, and {wanted} is needed\n"
         f"  fix: convert it: .astype({_numpy_name(wanted)!r})"
     )
+
+
+def _warn_of_rounding(what: str, array: np.ndarray, rounded: np.ndarray) -> None:
+    """Tell once that numbers of an array are not those that were given."""
+    if what in _rounded or array.dtype.itemsize < 4:
+        return
+    exact = np.equal(array, rounded.astype(np.float64)) | (rounded != rounded)
+    if exact.all():
+        return
+    _rounded.add(what)
+    place = tuple(int(each) for each in np.argwhere(~exact)[0])
+    LOG.warning(
+        "%s is %s and is rounded to f32: %r at %s becomes %r; fix: hand it in as float32, which "
+        "says that this is meant (this is told once)",
+        what, array.dtype, array[place].item(), list(place), rounded[place].item(),
+    )  # fmt: skip
 
 
 def _extreme(array: np.ndarray) -> Any:

@@ -30,7 +30,8 @@ class KeyValueCache(Module):
 
     Pass it to `MultiHeadAttention`; each run then appends its positions, in place. Entries for
     prompts and single steps share it. `length` says how many positions there are; set it to 0 to
-    start anew. It must not outgrow `capacity`: what follows would take the last places again.
+    start anew. Positions beyond `capacity` find no place, and nobody on the host sees the count
+    go by: from then on results are NaN (`checked`), until `length` is set back.
     """
 
     entries: Buffer
@@ -43,7 +44,10 @@ class KeyValueCache(Module):
         self.length = Buffer(np.zeros((), np.int32))
 
     def append(self, both: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add keys and values [2, B, heads, T, size]; return all of them, and attention's span."""
+        """Add keys and values [2, B, heads, T, size]; return all of them, and attention's span.
+
+        What is computed with them goes through `checked`, as attention does it.
+        """
         count = both.shape[3]
         if count > self.capacity:
             raise ShapeError(f"{count} positions don't fit a cache of {self.capacity}")
@@ -53,6 +57,11 @@ class KeyValueCache(Module):
         self.length.update(start + count)
         # Start and end, as arithmetic that attention's kernel does itself.
         return entries[0], entries[1], start + functions.arange(2) * count
+
+    def checked(self, result: Tensor, span: Tensor) -> Tensor:
+        """Return what was made with the keys that `append` gave, or NaN if there was no place."""
+        found: Tensor = functions.where(span[1] <= self.capacity, result, float("nan"))
+        return found
 
     def extra_repr(self) -> str:
         return f"capacity={self.capacity}"
@@ -124,6 +133,8 @@ class MultiHeadAttention(Module):
         attended = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=drop, is_causal=self.causal, span=span
         )
+        if cache is not None and span is not None:
+            attended = cache.checked(attended, span)
         joined = functions.permute(attended, 0, 2, 1, 3)
         projected: Tensor = self.out_proj(functions.reshape(joined, query.shape))
         return projected

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asg.errors import GraphError
+import asg
+from asg.errors import DTypeError, GraphError
 from asg.functions import exp
 from asg.graph import Graph, Literal, Value, rewrite
 from asg.ops.elementwise import log
 from asg.ops.sources import constant, constant_, input
 from asg.parse import parse_graph
+from asg.tensor import as_tensor
+from asg.types import DType
 
 
 def names(graph: Graph) -> list[str]:
@@ -122,3 +125,18 @@ def test_order_of_the_text_outlives_building_again() -> None:
     graph = Graph.build({"a": middle.value, "b": last.value})
     again = Graph.build(graph.outputs)
     assert names(again) == names(graph)
+
+
+def test_a_wanted_dtype_is_what_tensors_have_or_get() -> None:
+    """Narrowing is never done in silence, and nothing else is."""
+    wide, narrow = asg.input("wide", (2,)), asg.input("narrow", (2,), "f16")
+    assert as_tensor(wide, DType.F32) is wide
+    assert as_tensor(narrow) is narrow
+    assert as_tensor(narrow, DType.F32).type == asg.spec((2,))
+    assert as_tensor(np.ones(2, np.float32), DType.F16).dtype is DType.F16
+    with pytest.raises(DTypeError, match=r"f16 is needed, got .*f32\[2\].*\n  fix: asg.cast"):
+        as_tensor(wide, DType.F16)
+    x, index = asg.input("x", (3,)), np.array([2, 0])
+    assert asg.scatter(x, index, narrow).dtype is DType.F32
+    with pytest.raises(DTypeError, match="i32 is needed, got"):
+        asg.scatter(asg.input("n", (3,), "i32"), index, wide)

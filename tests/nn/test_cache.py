@@ -77,6 +77,51 @@ def test_a_decoding_loop_equals_full_runs(family: str, fused: bool) -> None:
         assert all("the slice alone, in place" in text for text in updates)
 
 
+@pytest.mark.parametrize("family", ["cpu", "gpu"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_positions_without_a_place_make_nan(family: str, fused: bool) -> None:
+    """The host does not see the count: results say it, until the count is set back."""
+    nn.manual_seed(0)
+    attention = nn.MultiHeadAttention(8, 2, causal=True)
+    cache = nn.KeyValueCache(1, 2, 4, 4)
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.cache = attention, cache
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(x, cache=self.cache)
+
+    step = Step()
+    entries = {
+        name: asg.trace(step, asg.spec((1, length, 8)), names=["x"])
+        for name, length in {"three": 3, "one": 1, "two": 2}.items()
+    }
+    x = np.random.default_rng(0).standard_normal((1, 4, 8)).astype(np.float32)
+    passes = compiler.pipeline(fuse_attention=fused)
+
+    def run(exe: Any, entry: str, given: Array) -> Array:
+        (found,) = getattr(exe, entry)({"x": given}).values()
+        return np.asarray(found)
+
+    with asg.compile(entries, schedule=family, passes=passes) as exe:
+        for _ in range(2):
+            first = run(exe, "three", x[:, :3])
+            last = run(exe, "one", x[:, 3:])
+            assert np.isfinite(first).all()
+            assert np.isfinite(last).all()
+            assert np.isnan(run(exe, "one", x[:, 3:])).all()
+            assert np.isnan(run(exe, "one", x[:, 3:])).all()
+            assert exe.state_dict()["cache.length"] == 6
+            exe.load_state_dict({"cache.length": np.int32(0)}, strict=False)
+        # Three places are taken, and two positions come: none of their results is right.
+        run(exe, "three", x[:, :3])
+        assert np.isnan(run(exe, "two", x[:, :2])).all()
+        exe.load_state_dict({"cache.length": np.int32(0)}, strict=False)
+        np.testing.assert_array_equal(run(exe, "three", x[:, :3]), first)
+
+
 def test_more_than_fits_is_refused() -> None:
     cache = nn.KeyValueCache(1, 1, 4, 8)
     with pytest.raises(ShapeError, match="5 positions don't fit a cache of 4"):

@@ -131,6 +131,27 @@ def test_ranges_are_read_and_written_in_64_bit_words(dtype: str) -> None:
         np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=30 * tolerance)
 
 
+@pytest.mark.device
+def test_f16_in_memory_is_read_and_written_in_ranges() -> None:
+    """Parts begin at words, of which an f16 is half; sizes are even and odd."""
+    graph = asg.trace(
+        lambda x, y: {"x": x * 2, "y": asg.flip(y)},
+        asg.spec((96, 64), "f16"),
+        asg.spec((4097,), "f16"),
+    )
+    inputs = {"x": floats(96, 64).astype(np.float16), "y": floats(4097).astype(np.float16)}
+    wanted = run(graph, inputs)
+    for family in ("cpu", "gpu"):
+        target = Target(family, max_binding_bytes=LIMIT, native_f16=True)
+        artefact = lower({"main": graph}, target=target)
+        first = [kernel.variants[0] for kernel in artefact.kernels.values()]
+        assert all("_at(" in each.wgsl and "shader-f16" in each.features for each in first)
+        with Executable(Executor(artefact, shared_device())) as exe:
+            found = exe(inputs)
+        for key, array in wanted.items():
+            np.testing.assert_array_equal(found[key], array)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_checker_knows_ranges(name: str) -> None:
     graph, _ = traced(CASES[name])

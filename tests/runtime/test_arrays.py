@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import asg
 from asg.errors import InputError, NonFiniteError
+from asg.runtime import arrays
 from asg.runtime.arrays import check_finite, from_words, to_array, to_words
-from asg.types import spec
+from asg.types import parse_type, spec
 
 
 @pytest.mark.parametrize(
@@ -114,3 +116,53 @@ def test_nonfinite_results() -> None:
     assert str(caught.value).splitlines()[0] == (
         "train: output 'loss' is not finite: nan at [1, 0], 2 of 4 elements"
     )
+
+
+@pytest.fixture
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "_rounded", set())
+
+
+@pytest.mark.usefixtures("nothing_told")
+def test_rounding_is_told_once_for_each_name(caplog: pytest.LogCaptureFixture) -> None:
+    kind = parse_type("f32[2]")
+    for _ in range(2):
+        found = to_words("main: input 'x'", kind, np.array([0.5, 0.1]))
+        np.testing.assert_array_equal(found, np.array([0.5, 0.1], np.float32))
+    assert caplog.messages == [
+        "main: input 'x' is float64 and is rounded to f32: 0.1 at [1] becomes 0.10000000149011612; "
+        "fix: hand it in as float32, which says that this is meant (this is told once)"
+    ]
+    to_words("main: input 'y'", kind, np.array([2**24 + 1, 3]))
+    assert caplog.messages[1:] == [
+        "main: input 'y' is int64 and is rounded to f32: 16777217 at [0] becomes 16777216.0; "
+        "fix: hand it in as float32, which says that this is meant (this is told once)"
+    ]
+
+
+@pytest.mark.usefixtures("nothing_told")
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.array([0.5, 2.0**100]),
+        np.array([np.nan, -np.inf]),
+        np.array([7, -(2**24)]),
+        np.array([0.1, 0.2], np.float32),
+        np.array([0.1, 0.2], np.float16),
+        [0.1, 0.2],  # Python's numbers have no precision of their own
+    ],
+)
+def test_what_is_exact_is_not_told(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    to_words("main: input 'x'", parse_type("f32[2]"), given)
+    assert not caplog.messages
+
+
+@pytest.mark.usefixtures("nothing_told")
+@pytest.mark.parametrize("target", ["numpy", pytest.param("wgpu", marks=pytest.mark.device)])
+def test_executables_tell_it(target: str, caplog: pytest.LogCaptureFixture) -> None:
+    x = asg.input("x", (3,))
+    with asg.compile(asg.graph(outputs={"y": x + x}), target=target) as exe:
+        for _ in range(2):
+            exe({"x": np.array([0.1, 0.2, 0.3])})
+    (told,) = caplog.messages
+    assert told.startswith("main: input 'x' is float64 and is rounded to f32: 0.1 at [0] becomes")
