@@ -18,6 +18,7 @@ from asg.artefact import Artefact, Dispatch
 from asg.codegen.build import Generate
 from asg.codegen.context import Target
 from asg.codegen.render import template_digest
+from asg.collector import paused
 from asg.cutting import uncut, uncut_entries
 from asg.errors import AsgError, GraphError, UnsupportedError
 from asg.graph import Graph
@@ -382,6 +383,7 @@ def fuse(graph: Graph, *, enabled: bool = True) -> FusionPlan:
     return OrderKernels()(Fuse(enabled=enabled)(graph))
 
 
+@paused()
 def lower(
     entries: Mapping[str, Graph],
     *,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from asg import tracing
+from asg.collector import paused
 from asg.errors import GraphError
 from asg.graph import Graph, Value
 from asg.nn.module import Module
@@ -25,6 +26,7 @@ LOSS = "loss"
 SCALED_LOSS = f"{PREFIX}.loss"
 
 
+@paused()
 def training_step(
     model: Module | Graph | OpenGraph,
     loss: LossFunction | str,
