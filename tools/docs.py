@@ -257,9 +257,9 @@ decide). A test is passed where all results have the right types and shapes, and
 suite's own tolerances; tests of float64 are computed in f32.
 `python benchmarks/onnx_backend.py --write` runs them, each by itself, on the software driver.
 
-ASG's wrong answers are of two kinds. Attention in 16-bit types is one unit of the type away from
-the reference, which rounds after other steps. The inverse transform of the DFT tests has zeros to
-within 4e-6 where the reference, in float64, has them to within 1e-7.
+Steps of softmax and attention in 16-bit types are rounded where ONNX's definitions have them; sums
+of bf16 are rounded for every eight neighbours. The inverse transform of the DFT tests is the one of
+NumPy in f32, with the rounding errors that its zeros have.
 
 *wrong*: an answer that is not the right one. *refused*: an error before anything ran, by those that
 have one of their own. *failed*: any other error. *crashed*: the process died, or took too long.

@@ -178,7 +178,10 @@ class Call:
         )
 
     def get_array(self, name: str) -> Array:
-        """Return an attribute that is a tensor."""
+        """Return an attribute that is a tensor, which may be sparse."""
+        given = self._attributes.get(name)
+        if given is not None and given.type == _KINDS.SPARSE_TENSOR:
+            return self.importer.array(given.sparse_tensor, name)
         return self.importer.array(self._attribute(name, _KINDS.TENSOR, "t", ()), name)
 
     def get_graph(self, name: str) -> Any:

@@ -33,6 +33,9 @@ _COMPUTED = {
     "bool": DType.BOOL,
 }
 
+# Whole numbers of few bits are weights only; nothing is computed in them.
+PACKED = {"int4": DType.I8, "uint4": DType.U8, "int2": DType.I8, "uint2": DType.U8}
+
 # What outputs of the 64-bit types are handed out as.
 WIDE = {"int64": "i64", "uint64": "u64", "float64": "f64"}
 
@@ -65,6 +68,16 @@ def computed_type(dtype: NumpyType, allow_float64: bool) -> DType:
     if dtype.name not in _COMPUTED:
         raise NodeUnsupportedError(f"{dtype.name} is not computed")
     return _COMPUTED[dtype.name]
+
+
+def constant_type(dtype: NumpyType, allow_float64: bool) -> DType:
+    """Return the type in which known values of an ONNX type are held: those of 4 bits in 8.
+
+    Raises:
+        NodeUnsupportedError: there is none.
+    """
+    packed = PACKED.get(dtype.name)
+    return computed_type(dtype, allow_float64) if packed is None else packed
 
 
 def in_type(tensor: Tensor, dtype: NumpyType) -> Tensor:

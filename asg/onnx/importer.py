@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 
 from asg.errors import AsgError, DTypeError, GraphError, InputError, ShapeError
 from asg.graph import Graph, Literal, Node
 from asg.onnx import folding, schemas
 from asg.onnx.call import Call, Operand, Typed
 from asg.onnx.dtypes import (
+    PACKED,
     WIDE,
     Array,
     NumpyType,
     computed_type,
+    constant_type,
     in_type,
     narrowed,
     numpy_type,
@@ -102,7 +105,7 @@ class Importer:
             raise NodeUnsupportedError("a sequence is no tensor")
         if operand.tensor is None:
             assert operand.array is not None
-            dtype = computed_type(operand.dtype, self.allow_float64)
+            dtype = constant_type(operand.dtype, self.allow_float64)
             key = operand.name, dtype
             array = self.model.narrowed.get(key) if operand.is_parameter else None
             if array is None:
@@ -138,7 +141,7 @@ class Importer:
         self._declare_inputs(scope)
         self._add_weights(proto, scope)
         self.convert(proto.node, scope)
-        found = {each.name: scope.find(each.name) for each in proto.output}
+        found = {each.name: self._result(each, scope) for each in proto.output}
         outputs = {}
         interfaces: dict[str, str] = {}
         for name, operand in found.items():
@@ -146,6 +149,8 @@ class Importer:
                 continue
             try:
                 outputs[name] = self.tensor(operand).value
+                if operand.dtype.name in PACKED:
+                    raise NodeUnsupportedError(f"{operand.dtype.name} is not computed")
                 if operand.dtype.name in WIDE:
                     interfaces[name] = WIDE[operand.dtype.name]
                     check_interface(name, outputs[name].type.dtype, interfaces[name])
@@ -160,6 +165,23 @@ class Importer:
             inputs=self._inputs,
             interfaces=interfaces,
         )
+
+    def _result(self, declared: Any, scope: Scope) -> Operand | None:
+        """Return an output of the model, which must have the type that it is declared with."""
+        name, code = declared.name, declared.type.tensor_type.elem_type
+        try:
+            found = scope.find(name)
+        except GraphError as error:
+            raise GraphError(f"{self.model.label}: output {name!r}: {error}") from error
+        if found is None or found.items is not None or code in (0, onnx.TensorProto.STRING):
+            return found
+        wanted = numpy_type(code)
+        if wanted != found.dtype:
+            raise GraphError(
+                f"{self.model.label}: output {name!r} is declared {wanted.name}, "
+                f"but {found.dtype.name} is computed"
+            )
+        return found
 
     def _declare_inputs(self, scope: Scope) -> None:
         for proto in self.model.inputs:
@@ -271,6 +293,9 @@ class Importer:
             if not self.is_probe:
                 raise _located(error, title, node, self.model.label) from error
             self._survey(node, scope)
+        except MemoryError as error:
+            wrapped = GraphError("it takes more memory than there is")
+            raise _located(wrapped, title, node, self.model.label) from error
         except (IndexError, KeyError, TypeError, ValueError, ArithmeticError) as error:
             if not self.is_probe:
                 wrapped = GraphError(f"it makes no sense: {error}")
@@ -467,5 +492,8 @@ def _dtypes(node: Any, scope: Scope) -> tuple[str, ...]:
 
 
 def _located(error: AsgError, title: str, node: Any, label: str) -> AsgError:
+    """Return an error that says at which node it is; of nodes in nodes, the innermost."""
+    if str(error).startswith(f"{label}: node "):
+        return error
     kind = type(error) if isinstance(error, (ShapeError, GraphError, InputError)) else GraphError
     return kind(f"{label}: node {title!r} ({node.op_type}): {error}")

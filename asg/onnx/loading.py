@@ -143,6 +143,8 @@ def _open_input(model: Model, proto: object, is_static: bool) -> OpenInput:
         dtype = computed_type(numpy_type(tensor.elem_type), allow_float64=True)
     except NodeUnsupportedError:
         dtype = DType.F32
+    except GraphError as error:
+        raise GraphError(f"{model.label}: input {name!r}: {error}") from error
     if not tensor.HasField("shape"):
         return OpenInput(name, None, dtype, is_static)
     sizes = tuple(_size(model, name, axis, size) for axis, size in enumerate(tensor.shape.dim))

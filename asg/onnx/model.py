@@ -153,8 +153,11 @@ def _checked(label: str, proto: Any, folder: Path | None, raw: Mapping[int, weig
     if len(proto.graph.node) > _NODES:
         raise GraphError(f"{label}: more than {_NODES:,} nodes")
     _check_texts(label, proto)
-    opsets: dict[str, int] = {domain_of(each): each.version for each in proto.opset_import}
-    for domain, version in opsets.items():
+    opsets: dict[str, int] = {}
+    for each in proto.opset_import:
+        domain, version = domain_of(each), each.version
+        if opsets.setdefault(domain, version) != version:
+            raise GraphError(f"{label}: two versions of {domain or 'ai.onnx'} are asked for")
         if not 1 <= version < 2**31:
             raise GraphError(f"{label}: {version} is no version of {domain or 'ai.onnx'}")
     newest = onnx.defs.onnx_opset_version()

@@ -1,4 +1,4 @@
-"""Several nodes that are one operator in ONNX: norms, pools, gelu, the bias of a convolution.
+"""What is one operator in ONNX: norms, pools, gelu, the bias of a convolution, attention.
 
 A pattern looks at the last node of what it knows. It holds only where nobody else reads what lies
 between, so gradients, which read much of that, leave most operators of a training step apart.
@@ -16,6 +16,7 @@ import numpy as np
 from asg.graph import Graph, Node, Value
 from asg.onnx.export_rules import rule_for
 from asg.onnx.writer import Writer
+from asg.types import DType
 
 ROOT_HALF, ROOT_2_PI, CUBIC = math.sqrt(0.5), math.sqrt(2 / math.pi), 0.044715
 
@@ -47,12 +48,12 @@ def find_patterns(graph: Graph, opset: int) -> dict[Node, Match]:
 
 
 def _is_private(graph: Graph, last: Node, match: Match) -> bool:
-    """Tell whether only the pattern reads what lies inside of it."""
+    """Tell whether only the pattern reads what lies inside, and the first result of the last."""
     own = {last, *match.inside}
+    values = [value for node in match.inside for value in node.values]
     return not any(
         value in graph.results or any(user not in own for user in graph.users.get(value, ()))
-        for node in match.inside
-        for value in node.values
+        for value in (*values, *last.values[1:])
     )
 
 
@@ -258,6 +259,20 @@ def _average_pool(node: Node) -> Match | None:
     return Match("AveragePool", (x,), {**attrs, "count_include_pad": 1}, tuple(walk.passed))
 
 
+def _attention(node: Node) -> Match | None:
+    """Attention without a mask; runtimes differ on queries that a mask lets see nothing."""
+    attrs, types = node.attrs, [value.type for value in node.inputs]
+    has_form = len(types) == 3 and all(
+        each.rank == 4 and each.size and each.dtype is DType.F32 for each in types
+    )
+    if not has_form or attrs["scale"] <= 0:
+        return None
+    written = {"scale": attrs["scale"], "is_causal": int(attrs["causal"])}
+    if attrs.get("softcap"):
+        written["softcap"] = attrs["softcap"]
+    return Match("Attention", node.inputs, written, ())
+
+
 Pattern = Callable[[Node], Match | None]
 
 # By the last op; the opset that has the operator, and the pattern.
@@ -265,4 +280,5 @@ PATTERNS: Mapping[str, tuple[tuple[int, Pattern], ...]] = {
     "add": ((18, _batch_norm), (18, _layer_norm), (18, _biased_convolution)),
     "mul": ((20, _gelu), (18, _average_pool)),
     "first_max": ((18, _max_pool),),
+    "attention": ((23, _attention),),
 }

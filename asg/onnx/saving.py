@@ -185,7 +185,8 @@ def _write(
             found = _write_wide(to, node, operands)
         else:
             found = _apply(to, node, operands)
-    for value, name, result in zip(node.values, names, found, strict=True):
+    # A pattern has the first result of its last node only.
+    for value, name, result in zip(node.values, names, found, strict=match is None):
         is_new = not to.is_shared(result) and rename(to.nodes[first:], result, name)
         tensors[value] = name if is_new else result
 

@@ -104,6 +104,11 @@ def sparse(proto: Any, files: Files) -> Array:
     shape = tuple(proto.dims)
     if any(size < 0 for size in shape) or math.prod(shape) > 2**31:
         raise GraphError(f"{list(shape)} is no shape of a tensor")
+    if values.ndim != 1 or places.shape[:1] != values.shape or (places < 0).any():
+        raise GraphError(
+            f"places {list(places.shape)} of a sparse tensor do not fit its {values.size} values, "
+            "or are negative"
+        )
     result = np.zeros(shape, values.dtype)
     try:
         flat = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), shape)

@@ -372,6 +372,33 @@ def test_layers_that_onnx_has_as_a_whole(name: str) -> None:
     assert written == [name.partition("-")[0]]
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+def test_attention_as_a_whole(causal: bool, softcap: float) -> None:
+    q, k, v = (asg.input(name, (2, 3, n, 4)) for name, n in (("q", 5), ("k", 7), ("v", 7)))
+    y = nn.functional.scaled_dot_product_attention(
+        q, k, v, is_causal=causal, scale=0.3, softcap=softcap
+    )
+    given = {"q": normal(2, 3, 5, 4), "k": normal(2, 3, 7, 4), "v": normal(2, 3, 7, 4)}
+    proto = check(asg.graph({"y": y}), given, opset=23)
+    assert [node.op_type for node in proto.graph.node] == ["Attention"]
+    spelt = check(asg.graph({"y": y}), given, opset=22)
+    assert "Attention" not in {node.op_type for node in spelt.graph.node}
+
+
+def test_attention_that_is_read_or_masked_stays_apart() -> None:
+    x, mask = asg.input("x", (1, 1, 3, 2)), asg.input("mask", (3, 3), "bool")
+    given = {"x": normal(1, 1, 3, 2), "mask": np.tri(3, k=-1).astype(bool)}
+    masked = asg.graph({"y": nn.functional.scaled_dot_product_attention(x, x, x, mask)})
+    trained = asg.grad(
+        asg.graph({"s": asg.sum(nn.functional.scaled_dot_product_attention(x, x, x))}), "s", "x"
+    )
+    for graph in (masked, trained):
+        feeds = {name: given[name] for name in graph.input_names("input")}
+        proto = check(graph, feeds, opset=23)
+        assert "Attention" not in {node.op_type for node in proto.graph.node}
+
+
 def test_what_others_read_stays_apart() -> None:
     x = asg.input("x", (3, 4))
     scaled = x * np.float32(np.sqrt(0.5))

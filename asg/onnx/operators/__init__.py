@@ -23,6 +23,7 @@ from asg.onnx.operators import (
     sequences,
     signals,
     sources,
+    texts,
     windows,
 )
 from asg.onnx.registry import gather
@@ -45,6 +46,7 @@ TABLE = gather(
         sequences,
         signals,
         sources,
+        texts,
         windows,
     )
 )

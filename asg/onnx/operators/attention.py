@@ -9,11 +9,13 @@ from typing import Any
 from asg import functions as F
 from asg.nn.functional import scaled_dot_product_attention
 from asg.onnx.call import Call
+from asg.onnx.operators.reductions import softmax_in_type
 from asg.onnx.registry import MICROSOFT, converter
 from asg.tensor import Tensor
 from asg.types import DType
 
 INFINITY = math.inf
+_BFLOAT16 = 16  # what ONNX calls it
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,22 @@ def attention(call: Call) -> list[Any]:
     masks, is_causal = _masks(call, q, k, past)
     scale = call.get_float("scale", 1.0 / math.sqrt(q.shape[-1]))
     softcap = call.get_float("softcap", 0.0)
-    y = scaled_dot_product_attention(
-        q, k, v, masks.joint, 0.0, is_causal, scale, enable_gqa=True, softcap=softcap
-    )
+    spelt = masks
+    if is_causal:
+        rows, columns = _positions(q.shape[2], k.shape[2])
+        spelt = masks.only(F.less_equal(columns, rows))
+    if q.dtype is DType.BF16 and call.get_int("softmax_precision", _BFLOAT16) == _BFLOAT16:
+        weights = _scores(q, k, spelt, scale, softcap, 3)
+        y = F.matmul(weights, _spread(v, q.shape[1]))
+    else:
+        y = scaled_dot_product_attention(
+            q, k, v, masks.joint, 0.0, is_causal, scale, enable_gqa=True, softcap=softcap
+        )
     y = join_heads(y) if is_flat else y
     if not call.wants(3):
         return [y, k, v]
-    if is_causal:
-        rows, columns = _positions(q.shape[2], k.shape[2])
-        masks = masks.only(F.less_equal(columns, rows))
-    return [y, k, v, _scores(call, q, k, masks, scale, softcap).astype(q.dtype)]
+    stage = call.get_int("qk_matmul_output_mode", 0)
+    return [y, k, v, _scores(q, k, spelt, scale, softcap, stage)]
 
 
 def _masks(call: Call, q: Tensor, k: Tensor, past: int) -> tuple[Masks, bool]:
@@ -120,14 +128,23 @@ def _given_mask(call: Call, keys: int) -> Masks:
     return Masks(allowed=mask) if is_bool else Masks(added=mask)
 
 
-def _scores(call: Call, q: Tensor, k: Tensor, masks: Masks, scale: float, softcap: float) -> Tensor:
-    """Return the scores as they are at one of four stages."""
-    stage = call.get_int("qk_matmul_output_mode", 0)
-    heads = q.shape[1] // k.shape[1]
-    if heads > 1:
-        spread = F.broadcast_to(F.unsqueeze(k, 2), (*k.shape[:2], heads, *k.shape[2:]))
-        k = F.reshape(spread, (q.shape[0], q.shape[1], *k.shape[2:]))
-    scores = F.matmul(q, F.swapaxes(k, -1, -2)) * scale
+def _spread(x: Tensor, heads: int) -> Tensor:
+    """Repeat each head of keys or values for the query heads that share it."""
+    batch, few, *rest = x.shape
+    if few == heads:
+        return x
+    spread = F.broadcast_to(F.unsqueeze(x, 2), (batch, few, heads // few, *rest))
+    found: Tensor = F.reshape(spread, (batch, heads, *rest))
+    return found
+
+
+def _scores(q: Tensor, k: Tensor, masks: Masks, scale: float, softcap: float, stage: int) -> Tensor:
+    """Return the scores as they are at one of four stages, every step in the type of `q`."""
+    k = F.swapaxes(_spread(k, q.shape[1]), -1, -2)
+    if scale > 0:  # as ONNX has it, half of it on either side
+        scores = F.matmul(q * math.sqrt(scale), k * math.sqrt(scale))
+    else:
+        scores = F.matmul(q, k) * scale
     if softcap:
         scores = F.tanh(scores / softcap) * softcap
     if stage < 2:
@@ -135,11 +152,12 @@ def _scores(call: Call, q: Tensor, k: Tensor, masks: Masks, scale: float, softca
     mask = masks.joint
     if mask is not None:
         hidden = F.where(mask, 0.0, -INFINITY) if mask.dtype is DType.BOOL else mask
-        scores = scores + hidden
+        scores = (scores + hidden).astype(q.dtype)
     if stage == 2:
         return scores
     is_seen = F.greater(F.max(scores, -1, True), -INFINITY)
-    found: Tensor = F.where(is_seen, F.softmax(F.where(is_seen, scores, 0.0), -1), 0.0)
+    weights = softmax_in_type(F.where(is_seen, scores, 0.0).astype(q.dtype), -1)
+    found: Tensor = F.where(is_seen, weights, 0.0).astype(q.dtype)
     return found
 
 

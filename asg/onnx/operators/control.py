@@ -60,19 +60,73 @@ def loop(call: Call) -> list[Any]:
     return [*carried, *(_stacked(call, stack, each) for stack, each in parts)]
 
 
+@converter("Scan", since=8)
+def batched_scan(call: Call) -> list[Any]:
+    """Opset 8: everything has a batch before, and each of its elements goes through alone."""
+    if call.has(0):
+        raise call.unsupported("lengths of sequences", "convert the model to opset 9 or newer")
+    body = call.get_graph("body")
+    count = call.get_int("num_scan_inputs")
+    directions = call.get_ints("directions", [0] * count)
+    operands = [call.operand(place) for place in range(1, call.count)]
+    batch = {each.shape[0] for each in operands}
+    if len(batch) != 1:
+        raise call.malformed(f"the operands have batches of {sorted(batch)}")
+    results: list[list[Operand]] = []
+    for member in range(batch.pop()):
+        mine = [_element(call, each, 0, member) for each in operands]
+        carried, stacked = _turned(call, body, mine, [0] * count, directions)
+        found = [_stacked(call, each, None) for each in stacked]
+        whole = [_as_operand(each) for each in found]
+        results.append([*carried, *whole])
+    return [_stacked(call, list(parts), None) for parts in zip(*results, strict=True)]
+
+
+def _as_operand(found: Operand | Typed) -> Operand:
+    if isinstance(found, Operand):
+        return found
+    return Operand("stacked", found.dtype, tensor=found.value)
+
+
 @converter("Scan", since=9)
 def scan(call: Call) -> list[Any]:
     """The body is written out for each element along an axis of what is scanned."""
     body = call.get_graph("body")
     count = call.get_int("num_scan_inputs")
-    first = call.count - count
-    scanned = [call.operand(place) for place in range(first, call.count)]
-    carried = [call.operand(place) for place in range(first)]
+    operands = [call.operand(place) for place in range(call.count)]
+    carried, stacked = _turned(
+        call,
+        body,
+        operands,
+        call.get_ints("scan_input_axes", [0] * count),
+        call.get_ints("scan_input_directions", [0] * count),
+    )
+    first, outputs = len(carried), len(stacked)
+    axes = call.get_ints("scan_output_axes", [0] * outputs)
+    directions = call.get_ints("scan_output_directions", [0] * outputs)
+    parts = zip(stacked, body.output[first:], axes, directions, strict=True)
+    return [
+        *carried,
+        *(
+            _stacked(call, stack[::-1] if is_back else stack, declared, axis)
+            for stack, declared, axis, is_back in parts
+        ),
+    ]
+
+
+def _turned(
+    call: Call,
+    body: Any,
+    operands: Sequence[Operand],
+    axes: Sequence[int],
+    backwards: Sequence[int],
+) -> tuple[list[Operand], list[list[Operand]]]:
+    """Return what is carried on to the end, and the elements of what is stacked up."""
+    first = len(operands) - len(axes)
     outputs = len(body.output) - first
-    if count < 1 or first < 0 or outputs < 0 or len(body.input) != call.count:
-        raise call.malformed(f"a body of {len(body.input)} for {call.count} operands")
-    axes = call.get_ints("scan_input_axes", [0] * count)
-    backwards = call.get_ints("scan_input_directions", [0] * count)
+    if not axes or first < 0 or outputs < 0 or len(body.input) != len(operands):
+        raise call.malformed(f"a body of {len(body.input)} for {len(operands)} operands")
+    carried, scanned = list(operands[:first]), operands[first:]
     lengths = {each.shape[axis] for each, axis in zip(scanned, axes, strict=True)}
     if len(lengths) != 1:
         raise call.malformed(f"what is scanned has lengths {sorted(lengths)}")
@@ -88,16 +142,7 @@ def scan(call: Call) -> list[Any]:
         carried = results[:first]
         for stack, element in zip(stacked, results[first:], strict=True):
             stack.append(element)
-    axes = call.get_ints("scan_output_axes", [0] * outputs)
-    directions = call.get_ints("scan_output_directions", [0] * outputs)
-    parts = zip(stacked, body.output[first:], axes, directions, strict=True)
-    return [
-        *carried,
-        *(
-            _stacked(call, stack[::-1] if is_back else stack, declared, axis)
-            for stack, declared, axis, is_back in parts
-        ),
-    ]
+    return carried, stacked
 
 
 def _truth(call: Call, value: Any) -> bool:
@@ -138,6 +183,8 @@ def _stacked(call: Call, parts: Sequence[Operand], declared: Any, axis: int = 0)
 
 def _nothing(call: Call, declared: Any, axis: int) -> Operand:
     """Return what a loop without turns stacks up: an axis of no elements."""
+    if declared is None:
+        raise call.unsupported("it makes no turn", "convert the model to opset 9 or newer")
     kind = declared.type.tensor_type
     sizes = [each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim]
     if not kind.elem_type or not kind.HasField("shape") or min(sizes, default=0) < 0:

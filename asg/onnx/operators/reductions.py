@@ -12,6 +12,7 @@ from asg.onnx.registry import converter
 from asg.tensor import Tensor
 from asg.types import DType
 
+_NEIGHBOURS = 8  # summed before others, as NumPy does
 _REDUCTIONS = {
     "ReduceSum": F.sum,
     "ReduceMean": F.mean,
@@ -100,11 +101,38 @@ def position(call: Call) -> Tensor:
 def softmax(call: Call) -> Tensor:
     """Along one axis; before opset 13 over all axes from one on."""
     x = call[0]
-    function = F.softmax if call.op == "Softmax" else F.log_softmax
+    function = F.log_softmax if call.op == "LogSoftmax" else softmax_in_type
     axis = call.get_int("axis", -1 if call.opset >= 13 else 1)
     if call.opset >= 13:
         return function(x, axis)
     return F.reshape(function(_flat(x, axis), -1), x.shape)
+
+
+def softmax_in_type(x: Tensor, axis: int) -> Tensor:
+    """Softmax, whose steps are rounded to 16 bits where its operand has those, as in ONNX."""
+    found: Tensor
+    if x.dtype.is_narrow and x.shape[axis]:
+        powers = F.exp(x - F.max(x, axis, keepdims=True))
+        found = powers / _total(powers, axis)
+    else:
+        found = F.softmax(x, axis)
+    return found
+
+
+def _total(x: Tensor, axis: int) -> Tensor:
+    """Return sums along an axis, which is kept; bf16 rounds those of eight neighbours too."""
+    found: Tensor
+    if x.dtype is not DType.BF16:
+        found = F.sum(x, axis, keepdims=True)
+        return found
+    rows = F.swapaxes(x, axis, -1)
+    blocks = -(-rows.shape[-1] // _NEIGHBOURS)
+    widths = [(0, 0)] * (x.ndim - 1) + [(0, blocks * _NEIGHBOURS - rows.shape[-1])]
+    parts = F.reshape(F.pad(rows, widths), (*rows.shape[:-1], blocks, _NEIGHBOURS))
+    found = parts[..., 0]
+    for place in range(1, _NEIGHBOURS):
+        found = found + parts[..., place]
+    return F.swapaxes(F.sum(found, -1, keepdims=True), axis, -1)
 
 
 @converter("Hardmax")

@@ -10,6 +10,7 @@ import numpy as np
 
 from asg import functions as F
 from asg.onnx.call import Call
+from asg.onnx.operators.sources import LARGEST_RANGE
 from asg.onnx.registry import converter
 from asg.tensor import Tensor
 
@@ -29,6 +30,8 @@ def resize(call: Call) -> Tensor:
             regions[axis] = (start, end)
     shape, scales = list(x.shape), [1.0] * x.ndim
     for axis, (size, scale) in zip(axes, _targets(call, x, axes), strict=True):
+        if size > LARGEST_RANGE:
+            raise call.unsupported(f"an axis of {size} elements")
         shape[axis], scales[axis] = size, scale
     mode: Any = call.get_text("mode", "nearest")
     found: Tensor = F.resize(

@@ -1,7 +1,13 @@
-"""Fourier transforms, as products with matrices of sines and cosines."""
+"""Fourier transforms, as products with matrices of sines and cosines.
+
+Complex numbers whose count is a product are transformed in two steps, along either factor, which
+takes fewer operations than one large matrix. Real ones take one step: it needs half of the
+products, and what has no imaginary part gets none.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +15,7 @@ import numpy as np
 from asg import functions as F
 from asg.onnx.call import Call
 from asg.onnx.dtypes import numpy_type
+from asg.onnx.operators.sources import LARGEST_RANGE
 from asg.onnx.registry import converter
 from asg.tensor import Tensor
 from asg.types import DType
@@ -19,7 +26,30 @@ LONGEST = 4096  # its matrix has 16 million elements
 def _waves(rows: int, columns: int, length: int, sign: float) -> Any:
     """Return exp(sign 2πi j k / length) for j in rows and k in columns."""
     turns = np.outer(np.arange(rows), np.arange(columns)) % length
-    return np.exp(sign * 2j * np.pi * turns / length)
+    found = np.exp(sign * 2j * np.pi * turns / length)
+    # π is rounded, so the zeros of sines and cosines come out as 1e-16.
+    found.real[np.abs(found.real) < 1e-15] = 0.0
+    found.imag[np.abs(found.imag) < 1e-15] = 0.0
+    return found
+
+
+def _transform(call: Call, x: Tensor, axis: int, sign: float, bins: int) -> Tensor:
+    """Return the first bins of a transform of [..., 1 or 2] along an axis, not scaled."""
+    length = x.shape[axis]
+    few = next((n for n in range(math.isqrt(length), 0, -1) if length % n == 0), 1)
+    if few == 1 or x.shape[-1] == 1:
+        return _product(call, x, axis, _waves(length, bins, length, sign))
+    # x_(i + many b), of which the result is y_(q + few k): over b, then over i.
+    many = length // few
+    parts = F.reshape(x, (*x.shape[:axis], few, many, *x.shape[axis + 1 :]))
+    parts = _product(call, parts, axis, _waves(few, few, few, sign))
+    turns = _waves(few, many, length, sign).reshape((few, many) + (1,) * (x.ndim - axis - 2))
+    cos, sin = (call.constant_tensor(each, DType.F32) for each in (turns.real, turns.imag))
+    a, b = parts[..., 0], parts[..., 1]
+    turned = F.stack([a * cos - b * sin, a * sin + b * cos], -1)
+    found = _product(call, turned, axis + 1, _waves(many, many, many, sign))
+    found = F.reshape(F.swapaxes(found, axis, axis + 1), (*x.shape[:-1], 2))
+    return _fitted(found, axis, bins)
 
 
 def _product(call: Call, x: Tensor, axis: int, matrix: Any) -> Tensor:
@@ -63,9 +93,9 @@ def dft(call: Call) -> Tensor:
         length = int(call.static(1, "the length").reshape(()))
     if inverse and onesided:
         return _real_inverse(call, x, axis, length)
-    x = _fitted(x, axis, length)
-    matrix = _waves(length, length // 2 + 1 if onesided else length, length, 1 if inverse else -1)
-    return _product(call, x, axis, matrix / length if inverse else matrix)
+    bins = length // 2 + 1 if onesided else length
+    found = _transform(call, _fitted(x, axis, length), axis, 1 if inverse else -1, bins)
+    return found * (1.0 / length) if inverse else found
 
 
 def _real_inverse(call: Call, x: Tensor, axis: int, length: int) -> Tensor:
@@ -99,7 +129,7 @@ def stft(call: Call) -> Tensor:
     if window is not None:
         parts = parts * F.reshape(window, (-1, 1))
     bins = length // 2 + 1 if call.get_int("onesided", 1) else length
-    return _product(call, parts, 2, _waves(length, bins, length, -1))
+    return _transform(call, parts, 2, -1, bins)
 
 
 @converter("MelWeightMatrix", since=17, statics=(0, 1, 2, 3, 4))
@@ -109,6 +139,8 @@ def mel_weight_matrix(call: Call) -> Any:
     edges = [float(call.static(i, "the edges").reshape(())) for i in (3, 4)]
     low, high = (2595 * np.log10(1 + edge / 700) for edge in edges)
     bins = length // 2 + 1
+    if not 0 < count * bins <= LARGEST_RANGE:
+        raise call.unsupported(f"a matrix of {bins} by {count}")
     mels = low + np.arange(count + 2) * ((high - low) / (count + 2))
     hertz = 700 * (10 ** (mels / 2595) - 1)
     corners = np.floor((length + 1) * hertz / rate).astype(np.int64)
@@ -135,6 +167,8 @@ _COSINES = {  # how much of the constant, of cos(2πi/n) and of cos(4πi/n)
 def window(call: Call) -> Any:
     """Sums of cosines that are small at both ends."""
     size = int(call.static(0, "the size").reshape(()))
+    if size > LARGEST_RANGE:
+        raise call.unsupported(f"a window of {size} elements")
     turns = np.arange(size) * (
         2 * np.pi / max(size if call.get_int("periodic", 1) else size - 1, 1)
     )

@@ -29,7 +29,7 @@ def constant(call: Call) -> Array:
     if call.has_attribute("value_ints"):
         return np.array(call.get_ints("value_ints"), np.int64)
     if call.has_attribute("sparse_value"):
-        raise call.unsupported("a sparse constant", "store it dense")
+        return call.get_array("sparse_value")
     raise call.unsupported("strings are not computed")
 
 
