@@ -36,6 +36,7 @@ from asg.passes.order import OrderKernels
 from asg.passes.pack_joins import PackJoins
 from asg.passes.pipeline import DEFAULT, DumpTo, Observer, Pass, run_pipeline
 from asg.passes.recognise import Recognise, RecognisedIn
+from asg.passes.sort_scatters import SortScatters
 from asg.passes.split_joins import SplitJoins
 from asg.passes.split_products import SplitProducts
 from asg.passes.split_reductions import SplitReductions
@@ -60,6 +61,7 @@ PIPELINE: tuple[Pass, ...] = (
     SplitProducts(),
     SplitRows(),
     SplitReductions(),
+    SortScatters(),
     SplitSorts(),
     SplitScans(),
     SplitJoins(),
@@ -362,6 +364,8 @@ def _decided(step: Pass, target: Target) -> Pass:
             return replace(step, fuse_attention=is_gpu or ("by cost" if has_shuffle else False))
         case SplitSorts(longest=None):
             return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
+        case SortScatters(family=""):
+            return replace(step, family=target.family)
         case SplitRows(most_rows=None) if is_gpu:
             return replace(step, most_rows=GPU_ROWS)
         case _:

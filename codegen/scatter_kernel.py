@@ -18,9 +18,8 @@ from asg.codegen.update_kernel import update_variants
 from asg.graph import Node, Value
 from asg.index import Index, Var, flatten, opaque, unflatten, variable
 from asg.op import Scatter
+from asg.passes.sort_scatters import owned
 from asg.types import DType
-
-ENOUGH_COLUMNS = 16
 
 
 def scatter_variants(context: KernelContext) -> tuple[Variant, ...]:
@@ -31,9 +30,7 @@ def scatter_variants(context: KernelContext) -> tuple[Variant, ...]:
     axis, shape = node.attrs["axis"], node.type.shape
     is_vector = axis != len(shape) - 1 and shape[-1] % LANES == 0
     lane = lane_variable() if is_vector else None
-    columns = math.prod(shape) // max(shape[axis], 1) // (LANES if is_vector else 1)
-    by_column = columns >= ENOUGH_COLUMNS
-    count = columns if by_column else columns * shape[axis]
+    count, by_column = owned(node)
     workgroup = 64 if count >= 512 else 8
     grid = grid_for(-(-count // workgroup))
 
@@ -46,8 +43,8 @@ def scatter_variants(context: KernelContext) -> tuple[Variant, ...]:
             "updates": node.inputs[1].type.size,
         }
 
-    owned = "one column" if by_column else "one element"
-    schedule = f"an invocation owns {owned}{' of four neighbours' if is_vector else ''}"
+    what = "one column" if by_column else "one element"
+    schedule = f"an invocation owns {what}{' of four neighbours' if is_vector else ''}"
     return (write(context, "scatter_owner.wgsl.j2", body, lane, grid, schedule=schedule),)
 
 

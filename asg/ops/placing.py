@@ -212,6 +212,13 @@ def _spread(column: Tensor, shape: Shape) -> Tensor:
     return result
 
 
+def add_sorted(x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
+    """Add the rows `updates` to those of `x` that they go to, in order."""
+    keys, order = _sorted(places, x.shape[0])
+    result: Tensor = segments_sum(x, *_ranges(keys, x.shape[0]), order, updates)
+    return result
+
+
 def _scatter_expand(attrs: Attrs, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
     if x.size == 0 or places.size == 0:
         whole: Tensor = reshape(x, shape=x.shape)
