@@ -88,8 +88,8 @@ def _attention(node: Node, scenery: Scenery, avoid: Collection[Value]) -> Match 
     if guarded is not None:
         passed, is_guarded = [weights.node, weights.node.inputs[0].node], True
         weights = guarded
-    batch = weights.type.shape[:-2]
-    while weights.node.op is reshape and _has_same_ends(weights.node):
+    *batch, rows, _ = weights.type.shape
+    while _keeps_rows(weights.node):
         passed.append(weights.node)
         weights = weights.node.inputs[0]
     if weights.node.op is not softmax or weights.node.attrs["axis"] != weights.type.rank - 1:
@@ -98,7 +98,10 @@ def _attention(node: Node, scenery: Scenery, avoid: Collection[Value]) -> Match 
     start = _Scores(tuple(passed))
     for product, scores in _walks(weights.node.inputs[0], start, MOST_STEPS):
         if not any(mask.value in avoid for mask in scores.masks):
-            match = _matched(product, scores, v, batch, scenery, is_guarded)
+            is_aligned = product.type.shape[-2] == rows  # or keys might not be shared
+            match = None
+            if is_aligned:
+                match = _matched(product, scores, v, tuple(batch), scenery, is_guarded)
             if match is not None:
                 return match
     return None
@@ -111,6 +114,13 @@ def _without_nan(value: Value) -> Value | None:
     condition, instead, x = value.node.inputs
     is_guard = condition.node.op is isnan and condition.node.inputs[0] == x
     return x if is_guard and is_uniform(instead, 0) else None
+
+
+def _keeps_rows(node: Node) -> bool:
+    """Tell whether a node only arranges rows, those along the last axis, in other axes."""
+    if node.op is not reshape:
+        return False
+    return node.inputs[0].type.shape[-1:] == node.type.shape[-1:] != ()
 
 
 def _has_same_ends(node: Node) -> bool:
@@ -126,7 +136,7 @@ def _walks(value: Value, scores: _Scores, left: int) -> list[tuple[Node, _Scores
         return [(node, scores.passing(node))]
     if left == 0:
         return []
-    if (node.op is reshape and _has_same_ends(node)) or _is_idle_cast(node):
+    if _keeps_rows(node) or _is_idle_cast(node):
         return _walks(node.inputs[0], scores.passing(node), left - 1)
     found: list[tuple[Node, _Scores]] = []
     if node.op is mul or node.op is div:

@@ -115,6 +115,13 @@ def shared_keys(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return asg.softmax(scaled(q, k), -1) @ v
 
 
+def joined_groups(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Groups of queries that share keys, as rows of one product."""
+    grouped = asg.matmul(q.reshape(2, 1, 15, SIZE), k[:, :1].permute(0, 1, 3, 2)) * 0.5
+    scores = asg.where(PAST, grouped.reshape(2, 1, 3, QUERIES, KEYS), -np.inf)
+    return asg.softmax(scores, -1).reshape(2, 1, 15, KEYS) @ v[:, :1]
+
+
 def capped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return asg.softmax(asg.tanh(scaled(q, k) / 3.0) * 3.0, -1) @ v
 
@@ -130,6 +137,7 @@ def capped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (keys_as_they_are, plain(1.0)),
         (flat_batch, plain(causal=True)),
         (shared_keys, plain()),
+        (joined_groups, plain(masks=("bool",))),
         (capped, {**plain(), "softcap": pytest.approx(3.0)}),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
@@ -274,6 +282,9 @@ MISSES: dict[str, Callable[..., Tensor]] = {
     ),
     "scores that others read": lambda q, k, v: (
         weighed(v, s := scaled(q, k)) + asg.sum(s.reshape(-1))
+    ),
+    "keys by group, values for all": lambda q, k, v: (
+        asg.softmax(product(q, k), -1).reshape(2, 1, 15, KEYS) @ v[:, :1]
     ),
     "no product": lambda v, bias: asg.softmax(asg.broadcast_to(bias, (2, 3, 5, 5)), -1) @ v,
     "a fill that hides nothing": lambda q, k, v: weighed(v, asg.where(PAST, scaled(q, k), -10.0)),
