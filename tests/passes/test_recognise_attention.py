@@ -15,6 +15,7 @@ from asg.compiler import lower, pipeline
 from asg.graph import Graph
 from asg.passes.autodiff import grad
 from asg.passes.recognise import Recognise, recognised
+from asg.report_view import report_text
 from asg.runtime.interpreter import run
 from asg.tensor import Tensor
 
@@ -350,6 +351,7 @@ def test_the_report_names_what_was_recognised() -> None:
     (place,) = artefact.report["recognised"]["main"]["attention"]
     assert place.startswith("test_recognise_attention.py:")
     assert artefact.report["dispatches"] == {"attention": 1}
+    assert "recognised  1  (1 attention)" in report_text(artefact.report)
     apart = lower({"main": graph}, target=gpu, passes=pipeline(recognise=False))
     assert apart.report["recognised"] == {"main": {}}
     assert apart.report["dispatch_count"] == 3
