@@ -289,3 +289,90 @@ WITHOUT_FLOATS = frozenset(
 def contracts() -> dict[str, Contract]:
     """Return what every op promises, by name."""
     return {name: contract(op) for name, op in TABLE.items()}
+
+
+# -- functions made of several ops, under their own names
+
+FunctionLimit = Callable[[Attrs, Sequence[Array], Array], Any]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The largest error of a function: in words, and as absolute numbers, as in `Bound`.
+
+    `limit(options, operands, exact)`: options are those of the call.
+    """
+
+    text: str
+    limit: FunctionLimit
+
+
+def _row(x: Array, options: Attrs) -> tuple[int, tuple[int, ...]]:
+    """Return how many elements a row has, and the axes that it lies along."""
+    axis = options.get("axis")
+    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return math.prod(x.shape[each] for each in axes), tuple(axes)
+
+
+def _mean(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    count, axes = _row(operands[0], options)
+    return (count + 3.0) * EPSILON * np.abs(operands[0]).mean(axes) + TINY
+
+
+def _variance(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    """The mean is off by up to K roundings of the largest element, the square of which is taken
+    off again."""
+    count, axes = _row(operands[0], options)
+    first = count * EPSILON * np.abs(operands[0]).max(axes)
+    unbiased = count / max(count - options.get("ddof", 0), 1)
+    return (count + 8.0) * EPSILON * (exact + unbiased * first * first) + TINY
+
+
+def _deviation(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    square = exact * exact
+    off = _variance(options, operands, square)
+    low = np.sqrt(np.maximum(square - off, 0.0))
+    return np.maximum(np.sqrt(square + off) - exact, exact - low) + 9.0 * EPSILON * exact
+
+
+def _logsumexp(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    count, axes = _row(operands[0], options)
+    largest = np.abs(np.nan_to_num(operands[0].max(axes), posinf=0.0, neginf=0.0))
+    return (2.0 * count + 12.0 + largest + np.abs(exact)) * EPSILON
+
+
+def _rms_norm(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    return (operands[0].shape[-1] + 12.0) * EPSILON * np.abs(exact) + TINY
+
+
+def _resize(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    x = operands[0]
+    shrink = max(n / size for n, size in zip(x.shape, options["shape"], strict=True))
+    taps = (4 if options["mode"] == "cubic" else 2) * max(shrink, 1.0)
+    largest = np.abs(x).max(initial=0.0)
+    return np.full(exact.shape, x.ndim * (taps + 12.0) * EPSILON * largest)
+
+
+def _grid_sample(options: Attrs, operands: Sequence[Array], exact: Array) -> Any:
+    """Places are off by roundings of the size of an axis, and results by their slopes there."""
+    x, grid = operands
+    steepness = 32.0 if options["mode"] == "bicubic" else 8.0
+    reach = sum(x.shape[2:]) * (1.0 + np.abs(grid).max(initial=0.0))
+    largest = np.abs(x).max(initial=0.0)
+    return np.full(exact.shape, (steepness * reach + 16.0) * EPSILON * largest)
+
+
+FUNCTIONS: Mapping[str, Composed] = {
+    "mean": Composed("(K + 3) 2^-24 times the mean of the K sizes", _mean),
+    "var": Composed("(K + 8) 2^-24 of the result and of (K 2^-24 max)²", _variance),
+    "std": Composed("what the variance may be off, and 9 2^-24 of the result", _deviation),
+    "logsumexp": Composed("(2K + 12 + |max| + |y|) 2^-24", _logsumexp),
+    "rms_norm": Composed("(K + 12) 2^-24 of the result, K elements in a row", _rms_norm),
+    "resize": Composed(
+        "(T + 12) 2^-24 of the largest element for each axis, T elements in a sum", _resize
+    ),
+    "grid_sample": Composed(
+        "(8 S + 16) 2^-24 of the largest element, S the sizes times 1 + |grid|; bicubic 32 S",
+        _grid_sample,
+    ),
+}

@@ -21,7 +21,7 @@ import click
 
 from asg import functions, nn, ops, optim
 from asg.cli import main as command_line
-from asg.contract import contracts
+from asg.contract import FUNCTIONS, contracts
 from asg.departures import DEPARTURES
 from asg.errors import AsgError
 from asg.graph import Attrs
@@ -374,7 +374,9 @@ def numerics_page() -> str:
         grouped.setdefault(key, []).append(f"`{name}`")
     rows = [(", ".join(names), *map(escaped, key)) for key, names in grouped.items()]
     titles = ("op", "largest error", "NaN and infinities", "integers that do not fit")
-    return f"{before}{CONTRACT_BEGIN}\n{table(titles, rows)}\n{CONTRACT_END}{after}"
+    made = [(f"`{name}`", escaped(each.text)) for name, each in FUNCTIONS.items()]
+    tables = f"{table(titles, rows)}\n{table(('function', 'largest error'), made)}"
+    return f"{before}{CONTRACT_BEGIN}\n{tables}\n{CONTRACT_END}{after}"
 
 
 def escaped(text: str) -> str:

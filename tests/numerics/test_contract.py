@@ -6,6 +6,8 @@ import itertools
 import math
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,14 @@ import pytest
 
 import asg
 from asg.comparison import compare as judge_by_yardstick
-from asg.contract import EXACT, SPELT, Contract, contract, contracts
+from asg.contract import EXACT, FUNCTIONS, SPELT, Contract, contract, contracts
 from asg.errors import AsgError
 from asg.graph import Graph
 from asg.op import Elementwise, Op, Procedure, Reduction, Sample, Source
 from asg.ops import TABLE
+from asg.runtime.interpreter import run
 from asg.tolerances import STORED
-from asg.types import DType, as_dtype, parse_type
+from asg.types import DType, as_dtype, is_floating, parse_type
 from asg.yardstick import measure
 from support.samples import draw, name_sample, sample_graph
 from support.targets import evaluate
@@ -231,6 +234,112 @@ def test_bound_of_long_rows(name: str, target: str) -> None:
                 operands[0] = single(np.clip(operands[0], -1, 1))
             given = {f"a{i}": x for i, x in enumerate(operands)}
             judge(op, attrs, operands, list(map(np.asarray, exe(given).values())))
+
+
+# -- functions made of several ops
+
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], list[tuple[int, ...]]]] = {
+    "mean": (asg.mean, {"axis": 1}, [(3, 4_001)]),
+    "mean.all": (asg.mean, {}, [(30, 41)]),
+    "var": (asg.var, {"axis": 1}, [(3, 4_001)]),
+    "var.unbiased": (asg.var, {"axis": 0, "ddof": 1}, [(1_003, 3)]),
+    "var.long": (asg.var, {"axis": 1}, [(1, 40_001)]),
+    "std": (asg.std, {"axis": 1}, [(3, 4_001)]),
+    "logsumexp": (asg.logsumexp, {"axis": 1}, [(3, 4_001)]),
+    "logsumexp.long": (asg.logsumexp, {"axis": 1}, [(1, 40_001)]),
+    "rms_norm": (partial(asg.nn.functional.rms_norm, normalized_shape=257), {}, [(5, 257)]),
+    "resize": (asg.resize, {"shape": (1, 2, 17, 9), "mode": "linear"}, [(1, 2, 7, 12)]),
+    "resize.cubic": (asg.resize, {"shape": (1, 2, 17, 9), "mode": "cubic"}, [(1, 2, 7, 12)]),
+    "resize.antialias": (
+        asg.resize, {"shape": (1, 1, 5, 4), "mode": "linear", "antialias": True}, [(1, 1, 40, 31)],
+    ),
+    "grid_sample": (asg.grid_sample, {"mode": "bilinear"}, [(1, 2, 9, 300), (1, 5, 7, 2)]),
+    "grid_sample.bicubic": (
+        asg.grid_sample, {"mode": "bicubic"}, [(1, 1, 9, 12), (1, 2, 3, 2)],
+    ),
+    "grid_sample.border": (
+        asg.grid_sample, {"mode": "bilinear", "padding_mode": "border"},
+        [(1, 2, 9, 30), (1, 5, 7, 2)],
+    ),
+}  # fmt: skip
+
+
+def test_every_function_with_a_bound_is_called() -> None:
+    assert {name.split(".")[0] for name in CALLS} == set(FUNCTIONS)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", CALLS)
+def test_bound_of_functions(name: str) -> None:
+    """Beside the interpreter in float64; offsets of 10,000 leave few digits to a spread."""
+    function, options, shapes = CALLS[name]
+    tensors = [asg.input(f"a{i}", shape) for i, shape in enumerate(shapes)]
+    graph = asg.graph(outputs={"y": function(*tensors, **options)})
+    limit = FUNCTIONS[name.split(".")[0]].limit
+    with asg.compile(graph, target="wgpu") as exe:
+        for make in (ramp, mixed, lambda *shape: ramp(*shape) + np.float32(1e4)):
+            operands = [make(*shape) for shape in shapes]
+            if len(operands) == 2:
+                operands[1] = single(np.tanh(mixed(*shapes[1])) * 1.5)
+            given = {f"a{i}": x for i, x in enumerate(operands)}
+            exactly = [x.astype(np.float64) for x in operands]
+            exact = run(graph, dict(zip(given, exactly, strict=True)), dtype="f64")["y"]
+            compare(name, np.asarray(exe(given)["y"]), exact, limit(options, exactly, exact))
+
+
+# -- numbers of 16 bits: the same bound, and one rounding more
+
+
+def narrowed(op: Op, dtype: DType) -> Sample | None:
+    """The first sample of an op with its floats in another type, if the op takes them."""
+    for each in op.samples:
+        types = [parse_type(text) for text in each.types]
+        if not any(type_.dtype is DType.F32 for type_ in types):
+            continue
+        tried = [replace(t, dtype=dtype) if t.dtype is DType.F32 else t for t in types]
+        sample = replace(each, types=[str(type_) for type_ in tried])
+        try:
+            results = sample_graph(op, sample).outputs.values()
+        except AsgError:
+            continue
+        if any(value.type.dtype is dtype for value in results):
+            return sample
+    return None
+
+
+NARROW = [
+    (op, dtype, sample)
+    for op in TABLE.values()
+    for dtype in (DType.F16, DType.BF16)
+    for sample in [narrowed(op, dtype)]
+    if sample is not None and op.name != "cut" and contract(op).bound is not SPELT
+]
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    ("op", "dtype", "sample"), NARROW, ids=[f"{op.name}-{dtype}" for op, dtype, _ in NARROW]
+)
+def test_bound_of_narrow_floats(op: Op, dtype: DType, sample: Sample) -> None:
+    operands = [x.astype(dtype.numpy) if x.dtype.kind == "f" else x for x in draw(op, sample)]
+    given = {f"a{i}": x for i, x in enumerate(operands)}
+    graph = sample_graph(op, sample)
+    found = evaluate(graph, {name: given[name] for name in graph.input_names()}, "wgpu")
+    exactly = [x.astype(np.float64) if is_floating(x) else x for x in map(np.asarray, operands)]
+    limit = contract(op).bound.limit
+    assert limit is not None
+    relative, least, _ = STORED[dtype]
+    with np.errstate(all="ignore"):
+        results = op.numpy(*exactly, **(sample.attrs or {}))
+        results = results if isinstance(results, tuple) else (results,)
+        for got, wanted in zip(found.values(), results, strict=True):
+            if not is_floating(got):
+                assert np.array_equal(got, wanted)
+                continue
+            exact = np.asarray(wanted, np.float64)
+            allowed = limit(op, sample.attrs or {}, exactly, exact)
+            once = relative * (np.abs(exact) + allowed) + least
+            compare(op.name, got.astype(np.float64), exact, allowed + once)
 
 
 # -- integers, by Python's own, which have no size
