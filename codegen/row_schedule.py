@@ -16,8 +16,10 @@ SHORTEST_PIECE = 8  # neighbours in memory that several invocations may read as 
 # Loads and stores of an invocation that may be written one after the other, so that rows stay in
 # registers: drivers take some 20 ms to compile each. Only long work is worth many.
 HELD = 24
-HELD_LARGE = 128
+HELD_LARGE = 64
+HELD_LARGEST = 128
 LARGE = 1 << 20  # elements
+LARGEST = 1 << 22
 MANY_ROWS = 1024  # enough that a subgroup may take some of them in turn
 TURNS = 16
 
@@ -214,7 +216,8 @@ def _fits_registers(
     if passes == 1 and not is_shared:
         return False
     full = sum(value.type.size == space.rows * space.length for value in context.kernel.outputs)
-    most = HELD_LARGE if space.rows * space.length >= LARGE else HELD
+    elements = space.rows * space.length
+    most = HELD_LARGEST if elements >= LARGEST else HELD_LARGE if elements >= LARGE else HELD
     return steps * (_loads(context, space) + full) <= most
 
 

@@ -176,6 +176,26 @@ def test_every_length_by_every_variant(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.device
+def test_large_norms_by_every_variant() -> None:
+    """Rows are held, weight and bias are loaded once for several; the last group has fewer."""
+    shape = (2050, 512)
+    x, weight, bias = asg.input("x", shape), asg.input("weight", (512,)), asg.input("bias", (512,))
+    graph = asg.graph(outputs={"y": nn.functional.layer_norm(x, (512,), weight, bias)})
+    random = np.random.default_rng(2)
+    inputs = {
+        "x": 3.0 + random.standard_normal(shape, dtype=np.float32),
+        "weight": random.standard_normal(512, dtype=np.float32),
+        "bias": random.standard_normal(512, dtype=np.float32),
+    }
+    (kernel,) = lower({"main": graph}, target=CPU).kernels.values()
+    assert "row in registers, 8 rows in turn" in kernel.variants[0].schedule
+    assert kernel.variants[0].wgsl.count("array<vec4<u64>>") == 4
+    wanted = run(graph, inputs, dtype="f64")["y"]
+    for label, found in run_each(graph, inputs):
+        np.testing.assert_allclose(found["y"], wanted, 1e-5, 1e-5, err_msg=label)
+
+
+@pytest.mark.device
 @pytest.mark.parametrize("shape", [(1100, 1024), (4160, 256), (70, 16384)], ids=str)
 def test_large_rows_by_every_variant(shape: tuple[int, int]) -> None:
     """Sizes from which whole rows are held, and loads are wide."""
