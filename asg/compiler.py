@@ -25,6 +25,7 @@ from asg.graph import Graph
 from asg.open_graph import OpenGraph, closed
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
+from asg.passes.choose_layouts import ChooseLayouts, Wanted
 from asg.passes.contract_costs import SHUFFLE
 from asg.passes.copy_operands import CopyOperands
 from asg.passes.expand import ExpandComposites
@@ -362,6 +363,8 @@ def _decided(step: Pass, target: Target) -> Pass:
         case ExpandComposites(fuse_attention=None):
             has_shuffle = target.subgroup_size == SHUFFLE.subgroup
             return replace(step, fuse_attention=is_gpu or ("by cost" if has_shuffle else False))
+        case ChooseLayouts(layout=None) if not is_gpu:
+            return replace(step, layout="auto")
         case SplitSorts(longest=None):
             return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
         case SortScatters(family=""):
@@ -372,11 +375,21 @@ def _decided(step: Pass, target: Target) -> Pass:
             return step
 
 
-def pipeline(*, fuse_attention: bool | None = None, recognise: bool = True) -> tuple[Pass, ...]:
-    """Return `PIPELINE` with attention in one kernel, or spelt out, whatever the target; and
-    without `recognise`, with all that is spelt out left as it is."""
+def pipeline(
+    *,
+    fuse_attention: bool | None = None,
+    recognise: bool = True,
+    layout: Wanted | None = None,
+) -> tuple[Pass, ...]:
+    """Return `PIPELINE` with choices made whatever the target: attention in one kernel, or spelt
+    out; images with channels first (`nchw`) or last (`nhwc`), or by cost (`auto`); and without
+    `recognise`, with all that is spelt out left as it is."""
+    forced: dict[type, Pass] = {
+        ExpandComposites: ExpandComposites(fuse_attention),
+        ChooseLayouts: ChooseLayouts(layout),
+    }
     return tuple(
-        ExpandComposites(fuse_attention) if isinstance(step, ExpandComposites) else step
+        forced.get(type(step), step)
         for step in PIPELINE
         if recognise or not isinstance(step, Recognise)
     )

@@ -19,6 +19,7 @@ from asg.errors import AsgError, GraphError, InternalError
 from asg.format import format_graph
 from asg.graph import Graph
 from asg.graph_file import large_constants
+from asg.passes.choose_layouts import ChooseLayouts
 from asg.passes.convolve import Convolve
 from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
@@ -29,6 +30,7 @@ from asg.passes.recognise import Recognise
 from asg.passes.simplify import Simplify
 from asg.passes.split_phases import SplitPhases
 from asg.passes.transpose_products import TransposeProducts
+from asg.passes.turn_maps import TurnMaps
 from asg.passes.unroll_windows import UnrollWindows
 from asg.passes.widen_narrow import WidenNarrow
 from asg.verify import verify
@@ -43,10 +45,12 @@ Observer = Callable[["Step"], None]
 #    arithmetic on them.
 # 3. What exporters spelt out is put back together, while nothing of it has been changed.
 # 4. Convolutions are spelt out in the form that suits their sizes, while they are whole; they take
-#    in known norms before, and those that would mostly meet zeros become several.
+#    in known norms before, and those that would mostly meet zeros become several. How images lie in
+#    memory is chosen while it can be seen who reads them.
 # 5. Composites are spelt out before simplification, because the rules look through views and
 #    constants that an expansion brings along.
-# 6. Short reductions over windows, which expansions bring along, become chains.
+# 6. Short reductions over windows, which expansions bring along, become chains. Then everything is
+#    there that has to follow the layouts chosen.
 # 7. What follows from constants alone is computed. Simplification composes views and shares what
 #    became equal; only then is it seen who reads a product transposed.
 # 8. Simplification is last: what it leaves is in the form that fusion expects (views composed,
@@ -59,10 +63,12 @@ DEFAULT: tuple[Pass, ...] = (
     WidenNarrow(),
     Recognise(),
     FoldNorms(),
+    ChooseLayouts(),
     SplitPhases(),
     Convolve(),
     ExpandComposites(),
     UnrollWindows(),
+    TurnMaps(),
     PrepareConstants(),
     Simplify(),
     TransposeProducts(),

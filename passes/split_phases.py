@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from math import gcd, prod
 
 from asg.graph import Attrs, Graph, Node, Value, rewrite
@@ -18,6 +19,7 @@ from asg.ops.join import pack
 from asg.ops.movement import broadcast, permute, reshape, slice_
 from asg.ops.sources import constant
 from asg.passes.convolve import is_grouped_sum
+from asg.passes.layouts import is_read_last, to_first, to_last
 from asg.tensor import Tensor
 from asg.types import Shape
 
@@ -29,7 +31,8 @@ class SplitPhases:
     Attributes:
         worthwhile: products that are saved; below, further kernels cost more than zeros.
 
-    Comes after differentiation and before `Convolve`, which it leaves the phases to.
+    Comes after differentiation and `ChooseLayouts`, and before `Convolve`, which it leaves the
+    phases to.
     """
 
     worthwhile: int = 1 << 20
@@ -37,9 +40,11 @@ class SplitPhases:
     def __call__(self, graph: Graph) -> Graph:
         if not any(node.op is convolution for node in graph.nodes):
             return graph
-        return rewrite(graph, self._split)
+        return rewrite(graph, partial(self._split, graph))
 
-    def _split(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    def _split(
+        self, graph: Graph, node: Node, inputs: tuple[Value, ...]
+    ) -> tuple[Value, ...] | None:
         if node.op is not convolution:
             return None
         steps, (x, w) = node.attrs["lhs_dilation"], map(Tensor, inputs)
@@ -49,7 +54,8 @@ class SplitPhases:
         # Sums by groups are maps, which test each position anyway: zeros cost them little.
         if is_grouped_sum(node.attrs, w) or any(map(_is_strided, steps, node.attrs["strides"])):
             return None
-        result = _interleaved(node.attrs, x, w, node.type.shape[2:])
+        is_last = is_read_last(graph, Value(node))
+        result = _interleaved(node.attrs, x, w, node.type.shape[2:], is_last)
         return None if result is None else (result.value,)
 
 
@@ -69,23 +75,29 @@ class _Axis:
     padding: tuple[int, int]
 
 
-def _interleaved(attrs: Attrs, x: Tensor, w: Tensor, sizes: Shape) -> Tensor | None:
+def _interleaved(attrs: Attrs, x: Tensor, w: Tensor, sizes: Shape, is_last: bool) -> Tensor | None:
     steps = attrs["lhs_dilation"]
     counts = tuple(-(-size // step) for size, step in zip(sizes, steps, strict=True))
     phases: list[Tensor] = []
-    for places in itertools.product(*map(range, steps)):
-        axes = [_axis(attrs, x, w, axis, place) for axis, place in enumerate(places)]
+    for position in itertools.product(*map(range, steps)):
+        axes = [_axis(attrs, x, w, axis, place) for axis, place in enumerate(position)]
         if any(min(axis.padding) <= -size for axis, size in zip(axes, x.shape[2:], strict=True)):
             return None  # a phase that sees nothing of the operand
-        phases.append(_phase(attrs, x, w, axes, (x.shape[0], w.shape[0], *counts)))
+        phase = _phase(attrs, x, w, axes, (x.shape[0], w.shape[0], *counts))
+        phases.append(to_last(phase) if is_last else phase)
     lead, rank = len(steps), len(steps) + 2
+    places = 1 if is_last else 2  # of a phase, which come after its images, or channels too
     offsets = tuple(phases[0].size * number for number in range(len(phases)))
     whole = pack(*phases, offsets=offsets, total=phases[0].size * len(phases))
     whole = reshape(whole, shape=(*steps, *phases[0].shape))
-    pairs = itertools.chain.from_iterable((lead + 2 + axis, axis) for axis in range(lead))
-    whole = permute(whole, axes=(lead, lead + 1, *pairs))
-    spread = (count * step for count, step in zip(counts, steps, strict=True))
-    whole = reshape(whole, shape=(x.shape[0], w.shape[0], *spread))
+    pairs = itertools.chain.from_iterable((lead + places + axis, axis) for axis in range(lead))
+    outer = (lead,) if is_last else (lead, lead + 1)
+    whole = permute(whole, axes=(*outer, *pairs, *((lead + rank - 1,) if is_last else ())))
+    spread = tuple(count * step for count, step in zip(counts, steps, strict=True))
+    if is_last:
+        whole = to_first(reshape(whole, shape=(x.shape[0], *spread, w.shape[0])))
+    else:
+        whole = reshape(whole, shape=(x.shape[0], w.shape[0], *spread))
     stops = (*whole.shape[:2], *sizes)
     result: Tensor = slice_(whole, starts=(0,) * rank, stops=stops, steps=(1,) * rank)
     return result

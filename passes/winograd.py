@@ -14,11 +14,12 @@ from math import prod
 from asg.graph import Attrs
 from asg.ops.arithmetic import add, mul, sub
 from asg.ops.join import pack
-from asg.ops.linear import matmul_
+from asg.ops.linear import matmul_, swap_last
 from asg.ops.movement import broadcast, pad, permute, reshape, slice_
 from asg.ops.sources import constant, iota
 from asg.ops.windows import windows
 from asg.passes.known import is_known
+from asg.passes.layouts import to_first, to_last
 from asg.tensor import Tensor
 from asg.types import DType, Shape
 
@@ -54,24 +55,29 @@ class Costs:
 COSTS = Costs()
 
 
-def winograd(attrs: Attrs, x: Tensor, w: Tensor) -> Tensor | None:
-    """Spell a convolution out over tiles of four results, where that pays."""
-    if not _fits(attrs, x, w):
+def winograd(attrs: Attrs, x: Tensor, w: Tensor, is_last: bool = False) -> Tensor | None:
+    """Spell a convolution out over tiles of four results, where that pays; with `is_last`, so that
+    channels are the last axis of all that is stored on the way."""
+    if not is_transformed(attrs, x, w):
         return None
     images, out = x.shape[0], w.shape[0]
     sizes = _sizes(x, attrs["padding"])
     tiles = tuple(-(-size // TILE) for size in sizes)
-    columns = _image_tiles(x, attrs["padding"], tiles)
+    columns, count = _image_tiles(x, attrs["padding"], tiles, is_last), images * prod(tiles)
+    if is_last:
+        products = matmul_(columns, swap_last(_kernel_tiles(w)))
+        products = reshape(products, shape=(PATCH, PATCH, images, *tiles, out))
+        return to_first(_results(products, sizes, is_last))
     products = matmul_(_kernel_tiles(w), columns)
-    count = images * prod(tiles)
     if columns.shape[2] != count:
         stops = (PATCH**2, out, count)
         products = slice_(products, starts=(0, 0, 0), stops=stops, steps=(1, 1, 1))
     products = reshape(products, shape=(PATCH, PATCH, out, images, *tiles))
-    return _results(permute(products, axes=(0, 1, 3, 2, 4, 5)), sizes)
+    return _results(permute(products, axes=(0, 1, 3, 2, 4, 5)), sizes, is_last)
 
 
-def _fits(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
+def is_transformed(attrs: Attrs, x: Tensor, w: Tensor) -> bool:
+    """Tell whether the transforms can be taken, and pay."""
     if w.shape[2:] != (KERNEL, KERNEL) or attrs["groups"] != 1:
         return False
     if x.dtype is not DType.F32:
@@ -109,8 +115,11 @@ def _sizes(x: Tensor, padding: tuple[tuple[int, int], ...]) -> Shape:
     )
 
 
-def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[int, ...]) -> Tensor:
-    """Return Bᵀ d B of every tile: [16, c, n * tiles], made up to whole vectors."""
+def _image_tiles(
+    x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[int, ...], is_last: bool
+) -> Tensor:
+    """Return Bᵀ d B of every tile: [16, c, n * tiles], made up to whole vectors, or
+    [16, n * tiles, c]."""
     lows = [low for low, _ in padding]
     ends = [
         TILE * (count - 1) + PATCH - size - low
@@ -125,11 +134,15 @@ def _image_tiles(x: Tensor, padding: tuple[tuple[int, int], ...], tiles: tuple[i
         part for i in range(PATCH) for part in _image_axis([half[j][i] for j in range(PATCH)])
     ]
     count = x.shape[0] * prod(tiles)
-    return _stacked([_in_row(member, count) for member in members])
+    return _stacked([_in_row(member, count, is_last) for member in members])
 
 
-def _in_row(member: Tensor, count: int) -> Tensor:
-    """Return [n, c, *tiles] as [c, n * tiles], with zeros up to whole vectors."""
+def _in_row(member: Tensor, count: int, is_last: bool) -> Tensor:
+    """Return [n, c, *tiles] as [c, n * tiles], with zeros up to whole vectors, or as
+    [n * tiles, c]."""
+    if is_last:
+        rows: Tensor = reshape(to_last(member), shape=(count, member.shape[1]))
+        return rows
     turned = permute(member, axes=(1, 0, 2, 3))
     row: Tensor = reshape(turned, shape=(member.shape[1], count))
     extra = _up(count, QUAD) - count
@@ -159,14 +172,25 @@ def _kernel_axis(g: list[Tensor]) -> list[Tensor]:
     return [g[0], mul(add(outer, g[1]), half), mul(sub(outer, g[1]), half), g[2]]
 
 
-def _results(products: Tensor, sizes: Shape) -> Tensor:
-    """Return Aᵀ m A of every tile, where the results lie: [n, o, *sizes].
+def _results(products: Tensor, sizes: Shape, is_last: bool) -> Tensor:
+    """Return Aᵀ m A of every tile, where the results lie: [n, o, *sizes] or [n, *sizes, o].
 
     Along an axis these are m1 + m2 + m0 and m1 - m2 - m3: one expression with a sign, and with
     every third product. Views come first, so that the sums are one kernel over the results.
     """
-    rows = [[_spread(products, sizes, i, j) for j in range(3)] for i in range(3)]
-    sign_of_row, sign_of_column = _sign(products, sizes, 0), _sign(products, sizes, 1)
+
+    def spread(i: int, j: int) -> Tensor:
+        return _interleaved(_part(products, i, j), sizes, is_last)
+
+    def sign(axis: int) -> Tensor:
+        """Return 1 for a tile's first result along an axis, -1 for the second."""
+        shape = (TILE, TILE, *products.shape[2:])
+        second = iota(shape=shape, axis=axis, dtype=products.dtype)
+        result: Tensor = sub(1.0, mul(2.0, _interleaved(second, sizes, is_last)))
+        return result
+
+    rows = [[spread(i, j) for j in range(3)] for i in range(3)]
+    sign_of_row, sign_of_column = sign(0), sign(1)
     sums = [add(first, mul(sign_of_column, add(second, outer))) for first, second, outer in rows]
     result: Tensor = add(sums[0], mul(sign_of_row, add(sums[1], sums[2])))
     return result
@@ -175,8 +199,8 @@ def _results(products: Tensor, sizes: Shape) -> Tensor:
 _PARTS = ((1, 2, 1), (2, 3, 1), (0, 4, 3))  # m1, m2, and m0 with m3
 
 
-def _spread(products: Tensor, sizes: Shape, i: int, j: int) -> Tensor:
-    """Return a part of the products along either axis, for every result."""
+def _part(products: Tensor, i: int, j: int) -> Tensor:
+    """Return a part of the products along either axis, for both results along it."""
     (first, end, step), (other_first, other_end, other_step) = _PARTS[i], _PARTS[j]
     lead = products.shape[2:]
     cut = slice_(
@@ -185,24 +209,20 @@ def _spread(products: Tensor, sizes: Shape, i: int, j: int) -> Tensor:
         stops=(end, other_end, *lead),
         steps=(step, other_step, *(1 for _ in lead)),
     )
-    return _interleaved(broadcast(cut, shape=(TILE, TILE, *lead)), sizes)
-
-
-def _sign(products: Tensor, sizes: Shape, axis: int) -> Tensor:
-    """Return 1 for a tile's first result along an axis, -1 for the second."""
-    shape = (TILE, TILE, *products.shape[2:])
-    position = _interleaved(iota(shape=shape, axis=axis, dtype=products.dtype), sizes)
-    result: Tensor = sub(1.0, mul(2.0, position))
+    result: Tensor = broadcast(cut, shape=(TILE, TILE, *lead))
     return result
 
 
-def _interleaved(x: Tensor, sizes: Shape) -> Tensor:
-    """Return [2, 2, n, o, *tiles] as [n, o, *sizes]; the last tiles may stand over."""
-    _, _, images, out, down, across = x.shape
-    turned = permute(x, axes=(2, 3, 4, 0, 5, 1))
-    result: Tensor = reshape(turned, shape=(images, out, TILE * down, TILE * across))
-    if result.shape[2:] != sizes:
-        stops = (images, out, *sizes)
+def _interleaved(x: Tensor, sizes: Shape, is_last: bool) -> Tensor:
+    """Return [2, 2, n, o, *tiles] as [n, o, *sizes], or [2, 2, n, *tiles, o] as [n, *sizes, o]; the
+    last tiles may stand over."""
+    down, across = x.shape[3:5] if is_last else x.shape[4:]
+    whole = (TILE * down, TILE * across)
+    axes = (2, 3, 0, 4, 1, 5) if is_last else (2, 3, 4, 0, 5, 1)
+    shape = (x.shape[2], *whole, x.shape[5]) if is_last else (*x.shape[2:4], *whole)
+    result: Tensor = reshape(permute(x, axes=axes), shape=shape)
+    if whole != sizes:
+        stops = (shape[0], *sizes, shape[3]) if is_last else (*shape[:2], *sizes)
         result = slice_(result, starts=(0, 0, 0, 0), stops=stops, steps=(1, 1, 1, 1))
     return result
 
