@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from asg.tolerances import EPSILON, MEANINGLESS, SAFETY, STORED, TINY
-from asg.types import TensorType, is_floating
+from asg.tolerances import EPSILON, MEANINGLESS, SAFETY, STORED, TINY, half_step
+from asg.types import DType, TensorType, is_floating
 
 Array = np.ndarray[Any, Any]
 Verdict = Literal["right", "undecided", "wrong"]
@@ -20,9 +20,9 @@ _MANY = 0.1  # of the elements; when so many are undecided, the tensor is
 class Yardstick:
     """What one value should be, and how sure that is.
 
-    `exact` is its reference, `single` what NumPy gets in float32. `spread` is how far disturbed
-    runs (`asg.yardstick`) were from the reference at most; of values that are no floats, whether
-    they changed.
+    `exact` is its reference, of narrow types before it is rounded, `single` what NumPy gets in
+    float32. `spread` is how far disturbed runs (`asg.yardstick`) were from the reference at most;
+    of values that are no floats, whether they changed.
     """
 
     exact: Array
@@ -90,8 +90,7 @@ def compare(name: str, type_: TensorType, got: Array, yardstick: Yardstick) -> D
     if type_.size == 0:
         return Difference(name, str(type_), "right", 0, 0, 0, (), 0.0, 0.0, 0.0, 0.0)
     judge = _judge_floats if type_.dtype.is_float else _judge_others
-    epsilon = STORED[type_.dtype][0] if type_.dtype.is_float else 0.0
-    error, allowed, wrong, undecided = judge(got, yardstick, epsilon)
+    error, allowed, wrong, undecided = judge(got, yardstick, type_.dtype)
     with np.errstate(all="ignore"):
         ratio = np.where(wrong, np.inf, np.nan_to_num(error / np.maximum(allowed, TINY)))
         # Among the wrong ones the largest error is the most telling.
@@ -127,7 +126,7 @@ def exactly(array: Array) -> Yardstick:
 Judged = tuple[Array, Array, Array, Array]  # error, allowed, wrong, undecided
 
 
-def _judge_others(got: Array, yardstick: Yardstick, _: float) -> Judged:
+def _judge_others(got: Array, yardstick: Yardstick, _: DType) -> Judged:
     """Judge integers and bools: equal, unless rounding decides what they are."""
     differs = got != yardstick.single
     error = np.abs(got.astype(np.float64) - yardstick.single.astype(np.float64))
@@ -135,11 +134,13 @@ def _judge_others(got: Array, yardstick: Yardstick, _: float) -> Judged:
     return error, np.zeros(got.shape), wrong, differs & yardstick.spread
 
 
-def _judge_floats(got: Array, yardstick: Yardstick, epsilon: float) -> Judged:
+def _judge_floats(got: Array, yardstick: Yardstick, dtype: DType) -> Judged:
     exact, single = yardstick.exact, yardstick.single.astype(np.float64)
     wide = got.astype(np.float64)
     with np.errstate(all="ignore"):
         allowed = SAFETY * (yardstick.spread + EPSILON * np.abs(exact) + TINY)
+        if dtype.is_narrow:  # of a number that is not rounded yet
+            allowed += half_step(exact, dtype)
         allowed = np.where(np.isfinite(exact), allowed, 0.0)
         error = np.abs(wide - exact)
         is_near = error <= allowed
@@ -148,7 +149,8 @@ def _judge_floats(got: Array, yardstick: Yardstick, epsilon: float) -> Judged:
     # An infinite spread says that some of the reference runs overflow or lose their number here.
     is_unsure = ~np.isfinite(yardstick.spread)
     wrong = ~(is_same | is_near | is_unsure) | (np.isnan(wide) & ~np.isnan(single) & ~is_unsure)
-    meaningless = max(MEANINGLESS, 4 * epsilon)  # half the distance of neighbours is no flaw
+    # Half the distance of neighbours is no flaw.
+    meaningless = max(MEANINGLESS, 4 * STORED[dtype][0])
     undecided = ~wrong & ~is_same & ~(error <= meaningless * _sizes(exact))
     return error, allowed, wrong, undecided
 

@@ -2,7 +2,9 @@
 
 A single tolerance for a whole result is either too wide for a copy or too narrow for a long sum.
 So each node says how much it may round, and a run in float64 in which every node is off by that
-much shows what becomes of it further on (`asg.yardstick`). What is left then are the constants
+much shows what becomes of it further on (`asg.yardstick`). Rounding to f16 or bf16 is no such
+scatter: all runs round where the graph says, so what is stored may be off by half a step and by
+what moves a number across a tie, not by a multiple of steps. What is left then are the constants
 below: how many such disturbed runs, and how far beyond them a result may lie.
 
 `ACCURACY` is a promise in the other direction: how far each function's shader may be from exact
@@ -47,8 +49,8 @@ Array = np.ndarray[Any, Any]
 EPSILON = 2.0**-24  # half the distance of neighbouring f32, relatively: one correct rounding
 TINY = 2.0**-126  # the least normal f32; devices may flush what is smaller to zero
 
-# The same of the types that results are rounded to: half the distance of neighbours, relatively;
-# half of that distance at zero; and what rounds to infinity.
+# The same of the types that results are rounded to: half the distance of neighbours, relatively to
+# the power of two below; half of that distance at zero; and what rounds to infinity.
 STORED: Mapping[DType, tuple[float, float, float]] = {
     DType.F32: (EPSILON, TINY, 2.0**128 * (1 - 2.0**-25)),
     DType.F16: (2.0**-11, 2.0**-25, 65520.0),
@@ -196,6 +198,14 @@ def rounding(op: Op) -> Rounding:
             return ROUNDING["composite"]
         case _:
             assert_never(kind)
+
+
+def half_step(array: Array, dtype: DType) -> Array:
+    """Return half the distance of neighbours in a type: what one correct rounding may add."""
+    relative, least, _ = STORED[dtype]
+    _, exponent = np.frexp(array)
+    step: Array = np.maximum(np.ldexp(relative, exponent - 1), least)
+    return step
 
 
 def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, Array | float]:

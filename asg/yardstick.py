@@ -3,11 +3,16 @@
 Roof: uses the interpreter. The reference is a run in float64. Beside it stand the run in float32
 and some in float64 in which every node is off by what `asg.tolerances` lets it round. Where
 these scatter, the graph is ill-conditioned, and nobody can ask a device for more.
+
+All runs round what the graph stores in f16 or bf16, and hand out what it was before: who compares
+allows for the last rounding. A disturbed run rounds numbers near a tie to one side, the next run
+to the other, so that all that a device might round otherwise is among what scatters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +20,19 @@ import numpy as np
 from asg.comparison import Array, Yardstick
 from asg.evaluate import Precision
 from asg.graph import Graph, Node, Value
+from asg.narrow import stored
 from asg.runtime.interpreter import run_with_updates
-from asg.tolerances import EPSILON, SAMPLES, STORED, TINY, rounding, terms
+from asg.tolerances import (
+    EPSILON,
+    ROUNDING,
+    SAFETY,
+    SAMPLES,
+    STORED,
+    TINY,
+    half_step,
+    rounding,
+    terms,
+)
 from asg.types import DType
 
 
@@ -32,14 +48,26 @@ def measure(
     be those that the graph starts with.
     """
     kept = list(dict.fromkeys(graph.results if wanted is None else wanted))
-    exact = collect(graph, given, kept, "f64")
+    unrounded: dict[Value, Array] = {}
+    exact = collect(graph, given, kept, "f64", unrounded=unrounded)
     single = collect(graph, given, kept, "f32")
-    spread = {value: _no_spread(exact[value], single[value]) for value in kept}
+    spread = {value: _no_spread(exact[value], single[value], value.type.dtype) for value in kept}
     for seed in range(samples):
-        disturbed = collect(graph, given, kept, "f64", np.random.default_rng(seed))
+        noise = Noise(np.random.default_rng(seed), unrounded, 1.0 if seed % 2 else -1.0)
+        disturbed = collect(graph, given, kept, "f64", noise)
         for value in kept:
             spread[value] = _widen(spread[value], exact[value], disturbed[value])
     return {value: Yardstick(exact[value], single[value], spread[value]) for value in kept}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How a run is disturbed: random numbers; what values of narrow types are before rounding
+    where nothing disturbs them; and to which side such a value is rounded near a tie."""
+
+    source: np.random.Generator
+    unrounded: Mapping[Value, Array]
+    side: float
 
 
 def collect(
@@ -47,24 +75,38 @@ def collect(
     given: Mapping[str, Any],
     wanted: Iterable[Value],
     dtype: Precision = "f32",
-    noise: np.random.Generator | None = None,
+    noise: Noise | None = None,
+    unrounded: dict[Value, Array] | None = None,
 ) -> dict[Value, Array]:
     """Return some values of a graph as the interpreter computes them, disturbed by `noise`.
 
     Float64 has the range of float32 here, so that the reference overflows where a device does.
+    Values of narrow types are those before rounding; `unrounded` takes all that are rounded.
     """
     kept = set(wanted)
     found: dict[Value, Array] = {}
 
     def observe(node: Node, results: tuple[Array, ...]) -> None:
-        found.update((v, a) for v, a in zip(node.values, results, strict=True) if v in kept)
+        for value, result in zip(node.values, results, strict=True):
+            if value in kept:
+                found.setdefault(value, result)
 
     def adjust(node: Node, operands: Any, results: tuple[Array, ...]) -> tuple[Array, ...]:
-        moved = results if noise is None else disturb(node, operands, results, noise)
+        moved = results if noise is None else disturb(node, operands, results, noise.source)
         if dtype == "f32":
             return moved
-        dtypes = [type_.dtype for type_ in node.types]
-        return tuple(_in_range(*pair) for pair in zip(moved, dtypes, strict=True))
+        return tuple(map(settle, node.values, moved))
+
+    def settle(value: Value, array: Array) -> Array:
+        array = _in_range(array, value.type.dtype)
+        is_rounded = value.type.dtype.is_float and value.type.dtype.is_narrow
+        if not is_rounded or rounding(value.node.op) is ROUNDING["exact"]:
+            return array
+        if value in kept:
+            found[value] = array
+        if unrounded is not None:
+            unrounded[value] = array
+        return _stored(array, value, noise)
 
     run_with_updates(graph, given, dtype=dtype, observe=observe, adjust=adjust)
     return found
@@ -88,12 +130,10 @@ def disturb(
         if rule.terms:
             root, count = terms(node, operands, results[0])
             sizes[0] = sizes[0] + rule.terms * np.sqrt(count) * (root + np.abs(results[0]))
-        computed = tuple(
+        return tuple(
             _off(result, EPSILON * size + TINY, noise) if result.dtype.kind == "f" else result
             for result, size in zip(results, sizes, strict=True)
         )
-        dtypes = [type_.dtype for type_ in node.types]
-        return tuple(_rounded(*pair, noise) for pair in zip(computed, dtypes, strict=True))
 
 
 def _moved(array: Array, epsilons: float, noise: np.random.Generator) -> Array:
@@ -109,12 +149,16 @@ def _off(array: Array, by: Array, noise: np.random.Generator) -> Array:
     return np.where(np.isfinite(array), moved, array)
 
 
-def _rounded(array: Array, dtype: DType, noise: np.random.Generator) -> Array:
-    """Move every element by what a type of fewer bits rounds it."""
-    if not (dtype.is_float and dtype.is_narrow):
-        return array
-    relative, least, _ = STORED[dtype]
-    return _off(array, relative * np.abs(array) + least, noise)
+def _stored(array: Array, value: Value, noise: Noise | None) -> Array:
+    """Return what is stored in a narrow type. Where noise may have moved an element, it is moved
+    further, by as much as a device may be off, but by no more than rounding may add."""
+    dtype = value.type.dtype
+    with np.errstate(all="ignore"):
+        if noise is not None:
+            far = (SAFETY - 1.0) * np.abs(array - noise.unrounded[value])
+            push = noise.side * np.minimum(far, half_step(array, dtype))
+            array = np.where(np.isfinite(push), array + push, array)
+        return stored(array, dtype).astype(np.float64)
 
 
 def _in_range(array: Array, dtype: DType) -> Array:
@@ -125,11 +169,15 @@ def _in_range(array: Array, dtype: DType) -> Array:
     return np.where(is_beyond, np.copysign(np.inf, array), array) if is_beyond.any() else array
 
 
-def _no_spread(exact: Array, single: Array) -> Array:
-    """Return the spread between the interpreter's two runs."""
+def _no_spread(exact: Array, single: Array, dtype: DType) -> Array:
+    """Return the spread between the interpreter's two runs, of which the second is rounded."""
     if exact.dtype.kind != "f":
         return np.asarray(exact != single)
-    return _distance(exact, single.astype(np.float64))
+    distance = _distance(exact, single.astype(np.float64))
+    if not dtype.is_narrow:
+        return distance
+    near: Array = np.maximum(distance - half_step(exact, dtype), 0.0)
+    return near
 
 
 def _widen(spread: Array, exact: Array, disturbed: Array) -> Array:

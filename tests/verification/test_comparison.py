@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import asg
+from asg import nn
 from asg.comparison import Yardstick, compare, exactly
-from asg.types import spec
+from asg.runtime.interpreter import run
+from asg.types import DType, spec
 from asg.yardstick import Array, measure
 
 
@@ -117,3 +119,71 @@ def test_the_reference_overflows_where_f32_does() -> None:
     x = asg.input("x", (2,))
     graph = asg.graph(outputs={"y": asg.exp(x)})
     assert yard(graph, x=np.array([100.0, 1.0], np.float32)).exact[0] == np.inf
+
+
+FLOATS = [DType.F16, DType.BF16]
+
+
+def ulps_off(array: Array, count: int) -> Array:
+    """Return the neighbour of each number, so many further from zero."""
+    return (array.view(np.uint16) + np.uint16(count)).view(array.dtype)
+
+
+def narrow_layers(dtype: DType, steps: int) -> tuple[asg.Graph, dict[str, Array]]:
+    """A graph that rounds `steps` times, the last time for its output."""
+    draw = np.random.default_rng(steps).standard_normal
+    x = asg.input("x", (16, 32), dtype)
+    y = x * 1.5 + 0.25 if steps == 1 else x
+    for number in range(steps - 1):
+        w = asg.constant(draw((32, 32)).astype(np.float32) / 6)
+        y = asg.tanh(y @ asg.cast(w, dtype) + number)
+    return asg.graph(outputs={"y": y}), {"x": draw((16, 32)).astype(dtype.numpy)}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_stored_number_may_be_off_by_half_a_step_only(dtype: DType) -> None:
+    """One rounding: its neighbours are wrong but for numbers beside a tie."""
+    x = asg.input("x", (4096,), dtype)
+    graph = asg.graph(outputs={"y": asg.cast(asg.cast(x, "f32") * 1.2345, dtype)})
+    given = np.random.default_rng(0).uniform(-4, 4, 4096).astype(dtype.numpy)
+    (found,) = run(graph, {"x": given}).values()
+    (yardstick,) = measure(graph, {"x": given}).values()
+    type_ = graph.outputs["y"].type
+    right = compare("y", type_, found, yardstick)
+    assert (right.verdict, right.wrong) == ("right", 0)
+    for count in (1, 2, 3):
+        difference = compare("y", type_, ulps_off(found, count), yardstick)
+        assert difference.wrong >= 0.98 * 4096 if count == 1 else difference.wrong == 4096
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_a_few_units_are_found_behind_several_roundings(dtype: DType, steps: int) -> None:
+    """Every run rounds where the graph says, so the roundings before the last one hide nothing,
+    but where one of them was beside a tie."""
+    graph, given = narrow_layers(dtype, steps)
+    (found,) = run(graph, given).values()
+    (yardstick,) = measure(graph, given).values()
+    type_ = graph.outputs["y"].type
+    right = compare("y", type_, found, yardstick)
+    assert (right.verdict, right.wrong) == ("right", 0)
+    for count, least in ((2, 0.5), (4, 0.6), (8, 0.7)):
+        difference = compare("y", type_, ulps_off(found, count), yardstick)
+        assert difference.wrong >= least * found.size, count
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("family", ["cpu", "gpu"])
+def test_what_devices_make_of_narrow_types_is_right(dtype: str, family: str) -> None:
+    nn.manual_seed(0)
+    block = nn.TransformerBlock(32, 4, causal=True)
+
+    def loss(x: asg.Tensor) -> dict[str, asg.Tensor]:
+        y = block(x)
+        return {"y": asg.cast(y, dtype), "loss": asg.mean(asg.cast(y * y, "f32"))}
+
+    graph = asg.trace(loss, asg.spec((2, 9, 32), dtype))
+    for each in (graph, asg.grad(graph, "loss", ["x"])):
+        report = asg.testing.differential(each, schedule=family)
+        assert report.is_right, str(report)
