@@ -69,7 +69,7 @@ class Bench:
         with Executor(artefact, self.device) as executor:
             got = executor.run("main", inputs)
             wgsl = {name: variant.wgsl for name, variant in executor.variants.items()}
-        yardsticks = measure(graph, inputs)
+        yardsticks = measure(graph, inputs, numerics=self.target.numerics)
         differences = tuple(
             compare(name, value.type, got[name], yardsticks[value])
             for name, value in graph.outputs.items()

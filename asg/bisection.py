@@ -28,6 +28,7 @@ from asg.runtime.interpreter import run
 from asg.runtime.wgpu_device import Device
 from asg.shrink import Shrunk, shrink
 from asg.single_kernel import single_kernel
+from asg.tolerances import Numerics
 from asg.verification import (
     Model,
     StepResult,
@@ -117,6 +118,7 @@ def bisect(
     schedule: str | None = None,
     passes: Sequence[Pass] = compiler.PIPELINE,
     seed: int = 0,
+    numerics: Numerics = "precise",
 ) -> Finding | None:
     """Return the first thing that is wrong in a model (see `verify`), or None.
 
@@ -133,12 +135,12 @@ def bisect(
             if check.is_wrong:
                 return _in_pass(check, graph, arrays, passes)
     try:
-        subject = make_subject(entries, artefact, given, opened, schedule, passes)
+        subject = make_subject(entries, artefact, given, opened, schedule, passes, numerics)
         found = _in_program(subject, opened, passes)
     except FAULTS as error:
         if artefact is not None:
             raise
-        target = compiler.target_for(opened.adapter_class, schedule)
+        target = compiler.target_for(opened.adapter_class, schedule, numerics)
         found = _in_compiler(entries, given, passes, Bench(opened, target), error)
     return found if found is None else replace(found, device=opened.description)
 
@@ -248,14 +250,15 @@ def _in_step(subject: Subject, artefact: Artefact, wrong: StepResult, device: De
     """Find the node that a step gets wrong, and what cures it."""
     check = wrong.check
     entry = artefact.entries[check.entry]
-    oracle = Oracle(subject.prepared[check.entry], entry, subject.given[check.entry])
+    given = subject.given[check.entry]
+    oracle = Oracle(subject.prepared[check.entry], entry, given, subject.numerics)
     part = oracle.part(oracle.written(wrong.step), wrong.step)
     inputs = oracle.feeds(part)
     if not isinstance(wrong.step, Dispatch):
         return Finding(check, f"{check.where} is wrong", part, inputs, got=wrong.got)
     alone = single_kernel(artefact, check.entry, wrong.position, str(part))
     compiled = Compiled(alone, part, inputs)
-    bench = Bench(device, subject.target or Target())
+    bench = Bench(device, subject.target or Target(numerics=subject.numerics))
     remarks = [_alone(bench, compiled), *_cures(bench, part, inputs)]
     if artefact is not subject.artefacts[0][1]:
         remarks.insert(0, _sharing(artefact.entries[check.entry], wrong.step))

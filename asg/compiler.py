@@ -54,6 +54,7 @@ from asg.runtime.executor import Executor
 from asg.runtime.wgpu_device import Device
 from asg.specialiser import KEPT, Made, Make, Specialiser
 from asg.stopwatch import Stopwatch
+from asg.tolerances import NUMERICS, Numerics
 from asg.types import DType
 
 PIPELINE: tuple[Pass, ...] = (
@@ -86,6 +87,7 @@ def compile(
     tune: bool | float = ...,
     kept: int = ...,
     precision: Precision = ...,
+    numerics: Numerics = ...,
 ) -> Executable | NumpyExecutable: ...
 @overload
 def compile(
@@ -101,6 +103,7 @@ def compile(
     tune: bool | float = ...,
     kept: int = ...,
     precision: Precision = ...,
+    numerics: Numerics = ...,
 ) -> Any: ...
 def compile(
     graph: Any,
@@ -115,6 +118,7 @@ def compile(
     tune: bool | float = False,
     kept: int = KEPT,
     precision: Precision = None,
+    numerics: Numerics = "precise",
 ) -> Executable | NumpyExecutable | Specialiser:
     """Compile a graph, or several that share parameters and state, and load the result.
 
@@ -139,6 +143,8 @@ def compile(
         kept: of open graphs, for how many sizes executables are kept.
         precision: `mixed_f16`, `mixed_bf16` or a `Policy`: what kernels pass to each other, and
             matrices that nothing updates, are stored in 16 bits (docs/precision.md).
+        numerics: `fast` computes exponentials, tanh, sigmoid, erf and gelu, and what is made of
+            them, faster and less exactly (docs/numerics.md says by how much).
 
     Raises:
         GraphError: entries disagree about a parameter, or `dims` names what is not open.
@@ -149,12 +155,15 @@ def compile(
     if target not in ("wgpu", "numpy"):
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
 
+    if numerics not in NUMERICS:
+        raise AsgError(f"numerics {numerics!r} is unknown; known: {', '.join(NUMERICS)}")
     policy = as_policy(precision)
 
     def make(graphs: Mapping[str, Graph] | Graph, lender: Made | None) -> Made:
         return _load(
-            graphs, lender, target, device, schedule, passes, cache, memory_limit, tune, policy
-        )
+            graphs, lender, target, device, schedule, passes, cache, memory_limit, tune, policy,
+            numerics,
+        )  # fmt: skip
 
     named = {"main": graph} if isinstance(graph, (Graph, OpenGraph)) else graph
     if isinstance(named, Mapping) and any(isinstance(each, OpenGraph) for each in named.values()):
@@ -188,6 +197,7 @@ def _load(
     memory_limit: int | None,
     tune: bool | float,
     policy: Policy | None,
+    numerics: Numerics,
 ) -> Executable | NumpyExecutable:
     """Compile graphs of known sizes; `lender` is an executable with parameters to share."""
     entries = as_entries(graph)
@@ -199,7 +209,7 @@ def _load(
         rounded = () if policy is None else for_target(passes, Target())
         return NumpyExecutable({key: prepare(each, (), rounded) for key, each in entries.items()})
     opened = shared_device(device)
-    kernel_target = target_for(opened.adapter_class, schedule)
+    kernel_target = target_for(opened.adapter_class, schedule, numerics)
     found: dict[str, object] = {}
     if tune:
         kernel_target, found["tuning"] = _tuned(entries, opened, kernel_target, passes, tune)
@@ -212,7 +222,9 @@ def _load(
     return Executable(Executor(artefact, opened, share=share))
 
 
-def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:
+def target_for(
+    adapter: AdapterClass, schedule: str | None = None, numerics: Numerics = "precise"
+) -> Target:
     """Return what kernels are written for: an adapter's class, or one that is forced by name.
 
     A forced one may end in `+f16`, or in `+words`: whether arrays of f16 are read as such where
@@ -232,7 +244,7 @@ def target_for(adapter: AdapterClass, schedule: str | None = None) -> Target:
     size = adapter.subgroup_size if family == "cpu" else 0
     native = memory == "f16" or (not memory and adapter.native_f16 and adapter.family == family)
     choices = shipped(name, size, template_digest("contract_"))
-    return Target(family, size, choices, native_f16=native)
+    return Target(family, size, choices, native_f16=native, numerics=numerics)
 
 
 def with_choices(target: Target, choices: Choices) -> Target:

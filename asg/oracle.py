@@ -16,6 +16,7 @@ from asg.artefact import Entry, Step
 from asg.comparison import Array, Yardstick, exactly
 from asg.extract import extract
 from asg.graph import Graph, Value
+from asg.tolerances import Numerics
 from asg.yardstick import collect, measure
 
 _MEMBER = re.compile(r"(.+)\[(\d+)\]")
@@ -24,10 +25,17 @@ _MEMBER = re.compile(r"(.+)\[(\d+)\]")
 class Oracle:
     """The interpreter's values of one entry; `graph` is the one whose names the entry uses."""
 
-    def __init__(self, graph: Graph, entry: Entry, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        entry: Entry,
+        given: Mapping[str, Any],
+        numerics: Numerics = "precise",
+    ) -> None:
         self.graph = graph
         self.entry = entry
         self.given = given
+        self.numerics = numerics
         self.by_name = {name: value for value, name in graph.names.items()}
 
     @cached_property
@@ -94,7 +102,7 @@ class Oracle:
         """Return how exactly each value that a step writes can be computed from what it reads."""
         names = self.written(step)
         part = self.part(names, step)
-        measured = measure(part, self.feeds(part))
+        measured = measure(part, self.feeds(part), numerics=self.numerics)
         found = {name: measured[value] for name, value in part.outputs.items()}
         for name in names:
             array = None if name in found else self.array(name)

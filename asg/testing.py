@@ -23,6 +23,7 @@ from asg.graph import Graph
 from asg.passes.pipeline import Pass
 from asg.reproducer import write_reproducer
 from asg.sample_inputs import sample_inputs
+from asg.tolerances import Numerics
 from asg.verification import STAGES, Model, result_values, verify
 from asg.yardstick import measure
 
@@ -54,6 +55,7 @@ def differential(
     schedule: str | None = None,
     passes: Sequence[Pass] = compiler.PIPELINE,
     stages: Sequence[Stage] = STAGES,
+    numerics: Numerics = "precise",
 ) -> DifferentialReport:
     """Compile a graph (or several entries) and compare all that is computed with the interpreter.
 
@@ -66,6 +68,7 @@ def differential(
         target: `wgpu`; with `numpy` only what needs no device is checked, the passes.
         device: which adapter, as `ASG_DEVICE` says it.
         schedule: `cpu` or `gpu` to force a family of schedules.
+        numerics: as in `asg.compile`; tolerances follow.
 
     Raises:
         InputError: an input is unknown or does not fit.
@@ -75,7 +78,10 @@ def differential(
         raise AsgError(f"target {target!r} is unknown; known: wgpu, numpy")
     wanted = [stage for stage in stages if target == "wgpu" or stage in ("gradients", "passes")]
     given = {**(values or {}), **(inputs or {})}
-    return verify(graph, given, device=device, schedule=schedule, passes=passes, stages=wanted)
+    return verify(
+        graph, given, device=device, schedule=schedule, passes=passes, stages=wanted,
+        numerics=numerics,
+    )  # fmt: skip
 
 
 def gradients(graph: Graph, inputs: Mapping[str, Any] | None = None) -> DifferentialReport:

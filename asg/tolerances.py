@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import numpy as np
 
@@ -45,6 +45,8 @@ from asg.op import (
 from asg.types import DType
 
 Array = np.ndarray[Any, Any]
+Numerics = Literal["precise", "fast"]
+NUMERICS: tuple[Numerics, ...] = ("precise", "fast")
 
 EPSILON = 2.0**-24  # half the distance of neighbouring f32, relatively: one correct rounding
 TINY = 2.0**-126  # the least normal f32; devices may flush what is smaller to zero
@@ -62,6 +64,9 @@ STORED: Mapping[DType, tuple[float, float, float]] = {
 # 2e-6 sqrt(K).
 SAFETY = 8.0
 SAMPLES = 4
+# Faster forms of functions are off by what is promised, not by a typical part of it: runs in which
+# several deviations cancel by chance must not be all there are.
+FAST_SAMPLES = 12
 
 # An error of this part of a tensor's size is never called right: where rounding explains it, the
 # element is undecided.
@@ -131,6 +136,18 @@ ACCURACY: Mapping[str, Accuracy] = {
     "tanh": Accuracy(1.3, 2.0),
     "sigmoid": Accuracy(2.0, 2.0),
     "erf": Accuracy(1.5),
+    "gelu": Accuracy(2.0, of_operand=True),
+    "gelu_tanh": Accuracy(2.0, of_operand=True),
+}
+
+# Those that have a faster form, which `numerics="fast"` chooses (`shaders/helpers/fast/`).
+FAST: Mapping[str, Accuracy] = {
+    "exp": Accuracy(128.0, least=2 * TINY),
+    "sigmoid": Accuracy(128.0, 2.0),
+    "tanh": Accuracy(32.0, 2.0),
+    "erf": Accuracy(512.0),
+    "gelu": Accuracy(512.0, of_operand=True),
+    "gelu_tanh": Accuracy(512.0, of_operand=True),
 }
 
 # Functions made of ops.
@@ -138,9 +155,13 @@ COMPOSED: Mapping[str, Accuracy] = {
     "square": _ROUNDED,
     "relu": _EXACT,
     "silu": Accuracy(3.0, 2.0, least=128 * TINY),
-    "gelu": Accuracy(2.0, of_operand=True),
-    "gelu_tanh": Accuracy(2.0, of_operand=True),
     "softplus": Accuracy(3.0),
+}
+
+# Those of them that are made of faster forms.
+FAST_COMPOSED: Mapping[str, Accuracy] = {
+    "silu": Accuracy(130.0, 2.0, least=128 * TINY),
+    "softplus": Accuracy(128.0, least=2 * TINY),
 }
 
 ROUNDING: Mapping[str, Rounding] = {
@@ -152,6 +173,9 @@ ROUNDING: Mapping[str, Rounding] = {
     ),
     "product": Rounding(1, 4, 0, "K factors round K times"),
     "composite": Rounding(16, 0, 8, "several functions and a sum, spelt out before it is lowered"),
+    "fast composite": Rounding(
+        272, 0, 264, "the same, of which one is an exponential function in its faster form"
+    ),
 }  # fmt: skip
 
 
@@ -159,7 +183,14 @@ ROUNDING: Mapping[str, Rounding] = {
 CHOOSING = frozenset({"sort", "first_max", "cummax", "cummin"})
 
 
-def rounding(op: Op) -> Rounding:
+def promise(name: str, numerics: Numerics = "precise") -> Accuracy | None:
+    """Return what is promised of a function, if anything is."""
+    every = {**ACCURACY, **COMPOSED}
+    fast = {**FAST, **FAST_COMPOSED} if numerics == "fast" else {}
+    return fast.get(name) or every.get(name)
+
+
+def rounding(op: Op, numerics: Numerics = "precise") -> Rounding:
     """Return what a node of this op may add."""
     kind = op.kind
     match kind:
@@ -176,14 +207,17 @@ def rounding(op: Op) -> Rounding:
         case Elementwise():
             if kind.ulp is not None:
                 return Rounding(2.0 * kind.ulp, 0, 8, "as its definition says")
-            promised = ACCURACY.get(op.name)
+            promised = promise(op.name, numerics)
             if promised is _EXACT:
                 return ROUNDING["exact"]
             if promised is None or promised is _ROUNDED:
                 return ROUNDING["simple"]
             # A unit in the last place is two EPSILONs of the least number that has it.
             result = 2.0 * (promised.ulp + promised.allowance)
-            return Rounding(result, 0, 0, "its accuracy, and what WGSL allows beyond")
+            reason = "its accuracy, and what WGSL allows beyond"
+            if promised.of_operand:
+                return Rounding(0, result, 0, reason)
+            return Rounding(result, 0, 0, reason)
         case Reduction(Combine.SUM):
             return ROUNDING["sum"]
         case Reduction(Combine.PROD):
@@ -195,7 +229,7 @@ def rounding(op: Op) -> Rounding:
         case Contraction() | Scatter() | Composite(is_sum=True):
             return ROUNDING["sum"]
         case Composite() | Attention():
-            return ROUNDING["composite"]
+            return ROUNDING["fast composite" if numerics == "fast" else "composite"]
         case _:
             assert_never(kind)
 
@@ -211,13 +245,16 @@ def half_step(array: Array, dtype: DType) -> Array:
 def terms(node: Node, operands: Sequence[Array], result: Array) -> tuple[Array, Array | float]:
     """Return the root of the sum of the squares of each element's terms, and their number.
 
-    Of a product, which has no terms, it is the result itself.
+    Of a product, which has no terms, it is the result itself; of an elementwise function whose
+    error counts beside its operand, the operand.
     """
     kind = node.op.kind
     match kind:
         case Reduction(Combine.SUM):
             squares = node.op.numpy(_square(operands[0]), **node.attrs)
             return np.sqrt(squares), operands[0].size / max(result.size, 1)
+        case Elementwise():
+            return np.abs(operands[0]), 1.0
         case Contraction():
             squares = node.op.numpy(*map(_square, operands), **node.attrs)
             return np.sqrt(squares), operands[0].shape[-1]

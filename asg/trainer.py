@@ -31,6 +31,7 @@ from asg.nn.module import Module
 from asg.optim.optimizer import Optimizer
 from asg.optim.scaling import LossScaling
 from asg.precision import Precision, as_policy
+from asg.tolerances import Numerics
 from asg.tracing import as_spec
 from asg.training import LossFunction, trace_loss, training_step
 
@@ -59,6 +60,7 @@ class Trainer:
             newest `keep` stay.
         loss_scaling: as in `asg.training_step`; the scale is part of checkpoints.
         precision: as in `asg.compile`, but all parameters stay f32.
+        numerics: as in `asg.compile`.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Trainer:
         seed: int | None = None,
         loss_scaling: LossScaling | bool | None = None,
         precision: Precision = None,
+        numerics: Numerics = "precise",
     ) -> None:
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.target, self.device, self.seed = target, device, seed
-        self.loss_scaling = loss_scaling
+        self.loss_scaling, self.numerics = loss_scaling, numerics
         policy = as_policy(precision)
         # The model gets its weights back, also those that were not trained: they stay f32.
         self.policy = policy and replace(policy, parameters=False)
@@ -215,8 +218,9 @@ class Trainer:
         )
         graphs = {"train": step, "evaluate": self._evaluation(batch)}
         self.exe = compile_graphs(
-            graphs, target=self.target, device=self.device, precision=self.policy
-        )
+            graphs, target=self.target, device=self.device, precision=self.policy,
+            numerics=self.numerics,
+        )  # fmt: skip
 
     def _evaluation(self, batch: Batch) -> Any:
         return trace_loss(self.model, self.loss_fn, _specs(batch), training=False)
@@ -235,6 +239,7 @@ class Trainer:
                 target=self.target,
                 device=self.device,
                 precision=self.policy,
+                numerics=self.numerics,
             )
         other = self._evaluators[shapes]
         other.load_state_dict(self.exe.state_dict(), strict=False)

@@ -239,7 +239,9 @@ def _try(job: _Job, device: Device, compiler: Compiler, clock: _Clock) -> Tuned:
     part = part_of(context)
     try:
         with KernelBench(device, context, part) as bench:
-            measured = measure(part, bench.arrays, samples=_SAMPLES)
+            measured = measure(
+                part, bench.arrays, samples=_SAMPLES, numerics=context.target.numerics
+            )
             expected = {name: measured[value] for name, value in part.outputs.items()}
             _race(bench, _right(bench, trials, expected, compiler, clock), trials[0], clock)
     except (OutOfMemoryError, MemoryError) as error:

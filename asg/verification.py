@@ -35,6 +35,7 @@ from asg.runtime.devices import shared_device
 from asg.runtime.executor import Executor
 from asg.runtime.wgpu_device import Device
 from asg.sample_inputs import sample_inputs
+from asg.tolerances import Numerics
 from asg.types import TensorType
 from asg.verify import verify as verify_graph
 from asg.yardstick import collect, measure
@@ -54,6 +55,7 @@ class Subject:
         given: arrays for each entry's inputs, and for parameters that have no values.
         artefacts: compiled forms and what is special about them, the plainest first.
         target: what they were compiled for, where that is known.
+        numerics: the mode of their functions, which says how exact they have to be.
         plans: the kernels that they were compiled from, where these are known.
     """
 
@@ -62,6 +64,7 @@ class Subject:
     given: Mapping[str, Mapping[str, Array]]
     artefacts: Sequence[tuple[str, Artefact]]
     target: Target | None = None
+    numerics: Numerics = "precise"
     plans: Mapping[str, FusionPlan] = field(default_factory=dict)
 
     def inputs(self, entry: str) -> dict[str, Array]:
@@ -88,6 +91,7 @@ def verify(
     stages: Sequence[Stage] = STAGES,
     passes: Sequence[Pass] = compiler.PIPELINE,
     seed: int = 0,
+    numerics: Numerics = "precise",
 ) -> DifferentialReport:
     """Compare everything the compiler makes of a model with the interpreter.
 
@@ -100,6 +104,7 @@ def verify(
             `gradients` is left out unless named.
         passes: the pipeline to check.
         seed: of the random inputs.
+        numerics: as in `asg.compile`; a bundle says its own.
 
     Raises:
         InputError: an input is unknown or does not fit.
@@ -116,7 +121,7 @@ def verify(
     if not set(stages) & {"kernels", "memory", "whole"}:
         return DifferentialReport(tuple(checks), "", origin)
     opened = shared_device(device)
-    subject = make_subject(entries, artefact, given, opened, schedule, passes)
+    subject = make_subject(entries, artefact, given, opened, schedule, passes, numerics)
     # Where memory is planned wrongly, a kernel's operands may lie on top of one another, and the
     # kernel would be blamed: so the plan is judged before the kernels that live with it.
     if "kernels" in stages:
@@ -137,11 +142,14 @@ def make_subject(
     device: Device,
     schedule: str | None,
     passes: Sequence[Pass],
+    numerics: Numerics = "precise",
 ) -> Subject:
     """Compile entries (or take the artefact that they come from) to compare them."""
     if artefact is not None:
-        return Subject(entries, entries, given, [("memory as in the bundle", artefact)])
-    target = compiler.target_for(device.adapter_class, schedule)
+        mode = artefact.report.get("numerics", "precise")
+        alone = [("memory as in the bundle", artefact)]
+        return Subject(entries, entries, given, alone, numerics=mode)
+    target = compiler.target_for(device.adapter_class, schedule, numerics)
     steps = compiler.for_target(tuple(passes), target)
     prepared = {key: compiler.prepare(each, (), steps) for key, each in entries.items()}
     plans = {key: compiler.fuse(each) for key, each in prepared.items()}
@@ -152,7 +160,7 @@ def make_subject(
         for graph in prepared.values():
             values = {**graph.values, **values}
         artefacts.append((how, replace(found, values=values)))
-    return Subject(entries, prepared, given, artefacts, target, plans)
+    return Subject(entries, prepared, given, artefacts, target, numerics, plans)
 
 
 def entries_of(model: Model) -> tuple[dict[str, Graph], Artefact | None]:
@@ -293,7 +301,7 @@ def run_isolated(
     """Run an entry step by step, before each replacing what it reads by what it should be."""
     steps = executor.artefact.entries[entry].steps
     compiled = executor.artefact.entries[entry]
-    oracle = Oracle(subject.prepared[entry], compiled, subject.given[entry])
+    oracle = Oracle(subject.prepared[entry], compiled, subject.given[entry], subject.numerics)
 
     def feed(position: int) -> None:
         for name in steps[position].reads:
@@ -380,7 +388,7 @@ def check_whole(subject: Subject, device: Device) -> list[Check]:
             every = result_values(graph)
             results = {name: value for name, value in every.items() if value.type.size}
             first, second = (_run(executor, subject, key) for _ in range(2))
-            yardsticks = measure(graph, subject.given[key])
+            yardsticks = measure(graph, subject.given[key], numerics=subject.numerics)
             differences = tuple(
                 compare(name, value.type, first[name], yardsticks[value])
                 for name, value in results.items()

@@ -24,11 +24,13 @@ from asg.narrow import stored
 from asg.runtime.interpreter import run_with_updates
 from asg.tolerances import (
     EPSILON,
+    FAST_SAMPLES,
     ROUNDING,
     SAFETY,
     SAMPLES,
     STORED,
     TINY,
+    Numerics,
     half_step,
     rounding,
     terms,
@@ -40,20 +42,22 @@ def measure(
     graph: Graph,
     given: Mapping[str, Any],
     wanted: Iterable[Value] | None = None,
-    samples: int = SAMPLES,
+    samples: int | None = None,
+    numerics: Numerics = "precise",
 ) -> dict[Value, Yardstick]:
     """Return the yardsticks of `wanted` values; by default those of outputs and updates.
 
     `given` has arrays by name for the inputs, and for parameters and state where they are not to
-    be those that the graph starts with.
+    be those that the graph starts with. `numerics` is the mode that devices are compared in.
     """
     kept = list(dict.fromkeys(graph.results if wanted is None else wanted))
     unrounded: dict[Value, Array] = {}
     exact = collect(graph, given, kept, "f64", unrounded=unrounded)
     single = collect(graph, given, kept, "f32")
     spread = {value: _no_spread(exact[value], single[value], value.type.dtype) for value in kept}
-    for seed in range(samples):
-        noise = Noise(np.random.default_rng(seed), unrounded, 1.0 if seed % 2 else -1.0)
+    count = samples or (SAMPLES if numerics == "precise" else FAST_SAMPLES)
+    for seed in range(count):
+        noise = Noise(np.random.default_rng(seed), unrounded, 1.0 if seed % 2 else -1.0, numerics)
         disturbed = collect(graph, given, kept, "f64", noise)
         for value in kept:
             spread[value] = _widen(spread[value], exact[value], disturbed[value])
@@ -63,11 +67,13 @@ def measure(
 @dataclass(frozen=True)
 class Noise:
     """How a run is disturbed: random numbers; what values of narrow types are before rounding
-    where nothing disturbs them; and to which side such a value is rounded near a tie."""
+    where nothing disturbs them; to which side such a value is rounded near a tie; and the mode of
+    functions."""
 
     source: np.random.Generator
     unrounded: Mapping[Value, Array]
     side: float
+    numerics: Numerics = "precise"
 
 
 def collect(
@@ -92,7 +98,11 @@ def collect(
                 found.setdefault(value, result)
 
     def adjust(node: Node, operands: Any, results: tuple[Array, ...]) -> tuple[Array, ...]:
-        moved = results if noise is None else disturb(node, operands, results, noise.source)
+        moved = (
+            results
+            if noise is None
+            else disturb(node, operands, results, noise.source, noise.numerics)
+        )
         if dtype == "f32":
             return moved
         return tuple(map(settle, node.values, moved))
@@ -113,10 +123,14 @@ def collect(
 
 
 def disturb(
-    node: Node, operands: list[Array], results: tuple[Array, ...], noise: np.random.Generator
+    node: Node,
+    operands: list[Array],
+    results: tuple[Array, ...],
+    noise: np.random.Generator,
+    numerics: Numerics = "precise",
 ) -> tuple[Array, ...]:
     """Return the results of a node, each float off by what the node may round."""
-    rule = rounding(node.op)
+    rule = rounding(node.op, numerics)
     if not (rule.result or rule.terms or rule.operands):
         return results
     if not any(result.dtype.kind == "f" for result in results):

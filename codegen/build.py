@@ -91,7 +91,10 @@ class Generate:
             entries=entries,
             values=dict(storage.contents),
             sources=LazyTexts({key: plan.graph.__str__ for key, plan in plans.items()}),
-            report=total_report(reports, kernels, storage.report),
+            report={
+                "numerics": self.target.numerics,
+                **total_report(reports, kernels, storage.report),
+            },
         )
 
 

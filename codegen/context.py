@@ -19,6 +19,7 @@ from asg.passes.cost import node_flops
 from asg.passes.inline import written_through
 from asg.passes.kernels import FusedKernel
 from asg.passes.storage import MAX_BINDING_BYTES
+from asg.tolerances import Numerics
 from asg.types import DType
 
 MAX_GROUPS = 65_535  # WebGPU's default limit per dimension
@@ -52,6 +53,7 @@ class Target:
     are measured schedules, which go before the estimated ones. What is larger than
     `max_binding_bytes` is bound in several ranges. With `native_f16`, kernels that load or store
     f16 have variants for devices with these, before those that read them from words.
+    `numerics` says which form of functions is used where there are two.
     """
 
     family: str = "cpu"
@@ -59,6 +61,7 @@ class Target:
     choices: Choices = ()
     max_binding_bytes: int = MAX_BINDING_BYTES
     native_f16: bool = False
+    numerics: Numerics = "precise"
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def write(
         **holes,
         helpers=[
             *(text for binding in bindings for text in binding.accessors()),
-            *helper_texts(list(emitter.helpers)),
+            *helper_texts(list(emitter.helpers), context.target.numerics),
         ],
     )
     return Variant(text, grid, tuple(features), subgroup_size, {}, schedule)

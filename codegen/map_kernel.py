@@ -16,6 +16,7 @@ from asg.passes.cost import element_cost
 WORKGROUP = 64
 ENOUGH_THREADS = 4096
 CHEAP = 64  # operations per element up to which loads and stores take most of the time
+LIMITS = ((4, 192), (2, 384))  # items of an invocation, and the most operations of one
 
 
 def map_variants(context: KernelContext) -> tuple[Variant, ...]:
@@ -42,6 +43,9 @@ def _write(context: KernelContext, wide: bool) -> Variant:
     count = quads + has_rest if is_vector else size
     lane = lane_variable() if is_vector else None
     items = _items(context, count)
+    # Side by side, so that what one item waits for is hidden by the others.
+    beside = items if count % items == 0 else 1
+    items, count = items // beside, count // beside
     grid = grid_for(-(-count // (WORKGROUP * items)))
 
     def body(emitter: Emitter) -> Mapping[str, object]:
@@ -52,15 +56,19 @@ def _write(context: KernelContext, wide: bool) -> Variant:
             lines = [f"if (i == {quads}u) {{", *(f"    {line}" for line in rest.take())]
             lines += ["    return;", "}"]
         if quads or not is_vector:
-            flat = variable("i", quads if is_vector else size)
+            first = variable("i", (quads if is_vector else size) // beside) * beside
+            places = [first + number for number in range(beside)]
             if lane is not None:
-                flat = flat * LANES + Index(0, ((lane, 1),))
-            operands = [
-                (output, emitter.value(output, unflatten(flat, output.type.shape)))
-                for output in outputs
-            ]
-            for output, operand in operands:  # all loads come first: it may overwrite a read
-                emitter.store(output, flat, operand)
+                places = [place * LANES + Index(0, ((lane, 1),)) for place in places]
+            operands, texts = [], []
+            for place in places:
+                for output in outputs:
+                    found = emitter.value(output, unflatten(place, output.type.shape))
+                    operands.append((output, place, found))
+                texts.append(emitter.take())
+            lines += _woven(texts)
+            for output, place, operand in operands:  # after all loads: it may overwrite a read
+                emitter.store(output, place, operand)
         return {
             "body": [*lines, *emitter.take()],
             "count": count,
@@ -69,7 +77,8 @@ def _write(context: KernelContext, wide: bool) -> Variant:
             "groups_x": grid[0],
         }
 
-    amount = f"{LANES * items} elements" if is_vector else "1 element"
+    elements = items * beside * (LANES if is_vector else 1)
+    amount = f"{elements} element{'s' if elements > 1 else ''}"
     schedule = f"{amount} per invocation, workgroup {WORKGROUP}"
     return write(context, "map.wgsl.j2", body, lane, grid, schedule=schedule, wide=wide)
 
@@ -86,11 +95,23 @@ def _store_rest(emitter: Emitter, outputs: Sequence[Value], start: int) -> None:
         emitter.store_rest(output, constant(start), operands)
 
 
+def _woven(texts: Sequence[Sequence[str]]) -> list[str]:
+    """Return the statements of all items, in turn where items share none: then all have the same
+    number."""
+    if len({len(text) for text in texts}) == 1:
+        return [line for lines in zip(*texts, strict=True) for line in lines]
+    return [line for text in texts for line in text]
+
+
 def _items(context: KernelContext, count: int) -> int:
-    """Return how many items an invocation computes: 1, 2 or 4."""
+    """Return how many items an invocation computes: 1, 2 or 4.
+
+    What is long has few, since the driver's compiler spends its time in proportion to the text.
+    """
     if context.target.family != "cpu":
         return 1
-    most = 4 if _cost(context) <= CHEAP else 1
+    cost = _cost(context)
+    most = next((items for items, limit in LIMITS if cost <= limit), 1)
     return next(n for n in (4, 2, 1) if n <= most and (n == 1 or count >= n * ENOUGH_THREADS))
 
 

@@ -8,6 +8,9 @@ from importlib import resources
 
 import jinja2
 
+from asg.tolerances import Numerics
+
+HELPERS, FAST, ENDING = "helpers/", "helpers/fast/", ".wgsl.j2"
 _VECTOR = {"F": "vec4f", "I": "vec4i", "U": "vec4u", "B": "vec4<bool>", "suffix": "_v4"}
 _SCALAR = {"F": "f32", "I": "i32", "U": "u32", "B": "bool", "suffix": ""}
 
@@ -39,10 +42,20 @@ def template_digest(prefix: str) -> str:
 
 
 @cache
-def _helper(name: str) -> tuple[str, tuple[str, ...]]:
+def _fast() -> frozenset[str]:
+    """Return the names of helpers that have a faster, less exact form."""
+    names = _environment().list_templates()
+    return frozenset(
+        name.removeprefix(FAST).removesuffix(ENDING) for name in names if name.startswith(FAST)
+    )
+
+
+@cache
+def _helper(name: str, numerics: Numerics) -> tuple[str, tuple[str, ...]]:
     """Return a helper's text and the helpers that it calls itself."""
     stem = name.removesuffix("_v4")
-    text = render(f"helpers/{stem}.wgsl.j2", **(_VECTOR if name.endswith("_v4") else _SCALAR))
+    folder = FAST if numerics == "fast" and stem in _fast() else HELPERS
+    text = render(f"{folder}{stem}{ENDING}", **(_VECTOR if name.endswith("_v4") else _SCALAR))
     first, _, rest = text.partition("\n")
     needs: tuple[str, ...] = ()
     if first.startswith("// needs:"):  # the names of helpers that it calls
@@ -59,13 +72,16 @@ def _helper(name: str) -> tuple[str, tuple[str, ...]]:
 _SCALAR_ONLY = ("asg_from_bits",)
 
 
-def helper_texts(names: list[str]) -> list[str]:
-    """Return the texts of helpers and of all that they call, each once, callees first."""
+def helper_texts(names: list[str], numerics: Numerics = "precise") -> list[str]:
+    """Return the texts of helpers and of all that they call, each once, callees first.
+
+    With `fast` those are taken that are less exact and faster, where there are any.
+    """
     done: dict[str, str] = {}
     pending = list(reversed(names))
     while pending:
         name = pending[-1]
-        text, needs = _helper(name)
+        text, needs = _helper(name, numerics)
         missing = [need for need in needs if need not in done]
         if name in done or not missing:
             done.setdefault(name, text)

@@ -25,6 +25,7 @@ from asg.passes.drop_stop_gradients import DropStopGradients
 from asg.passes.expand import ExpandComposites
 from asg.passes.expand_calls import ExpandCalls
 from asg.passes.fold_norms import FoldNorms
+from asg.passes.join_gelus import JoinGelus
 from asg.passes.prepare_constants import PrepareConstants
 from asg.passes.recognise import Recognise
 from asg.passes.simplify import Simplify
@@ -53,8 +54,8 @@ Observer = Callable[["Step"], None]
 #    there that has to follow the layouts chosen.
 # 7. What follows from constants alone is computed. Simplification composes views and shares what
 #    became equal; only then is it seen who reads a product transposed.
-# 8. Simplification is last: what it leaves is in the form that fusion expects (views composed,
-#    constants folded, no node that does nothing).
+# 8. What simplification leaves is in the form that fusion expects (views composed, constants
+#    folded, no node that does nothing). In that form gelu is found, which is one function then.
 # There is no pass for dead code or common subexpressions: building a graph keeps what is needed
 # and makes equal nodes one.
 DEFAULT: tuple[Pass, ...] = (
@@ -73,6 +74,7 @@ DEFAULT: tuple[Pass, ...] = (
     Simplify(),
     TransposeProducts(),
     Simplify(),
+    JoinGelus(),
 )
 
 

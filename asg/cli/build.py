@@ -12,6 +12,7 @@ from asg.errors import DeviceError, GraphError
 from asg.runtime.adapters import AdapterClass
 from asg.runtime.devices import shared_device
 from asg.runtime.wgpu_device import Device
+from asg.tolerances import Numerics
 
 ANY_GPU = AdapterClass("web-generic", "gpu", 0)
 
@@ -26,20 +27,25 @@ def find_device(spec: str | None) -> Device | None:
         return None
 
 
-def choose_target(family: str | None, device: Device | None) -> Target:
+def choose_target(
+    family: str | None, device: Device | None, numerics: Numerics = "precise"
+) -> Target:
     """Return what to compile for: what the adapter is best at, or a family by name.
 
     Without an adapter, the schedules for graphics cards: most devices are.
     """
-    return target_for(ANY_GPU if device is None else device.adapter_class, family)
+    adapter = ANY_GPU if device is None else device.adapter_class
+    return target_for(adapter, family, numerics)
 
 
-def build(loaded: Loaded, family: str | None, spec: str | None) -> Artefact:
+def build(
+    loaded: Loaded, family: str | None, spec: str | None, numerics: Numerics = "precise"
+) -> Artefact:
     """Return a bundle's artefact, or compile the model."""
     if loaded.artefact is not None:
         return loaded.artefact
     entries = as_entries(loaded.entries)
-    target = choose_target(family, find_device(spec))
+    target = choose_target(family, find_device(spec), numerics)
     return lower(entries, target=target, passes=loaded.passes, name=loaded.name)
 
 

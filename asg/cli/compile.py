@@ -14,11 +14,13 @@ from asg.cli.options import (
     family_option,
     json_option,
     model_argument,
+    numerics_option,
     prepared_model,
     static_option,
 )
 from asg.errors import GraphError
 from asg.report_view import report_text
+from asg.tolerances import Numerics
 
 
 @click.command("compile")
@@ -30,6 +32,7 @@ from asg.report_view import report_text
 @dims_option
 @static_option
 @family_option
+@numerics_option
 @device_option
 @prepared_model
 @json_option
@@ -39,6 +42,7 @@ def compile_command(
     dims: dict[str, int],
     statics: tuple[str, ...],
     target_family: str | None,
+    numerics: Numerics,
     device: str | None,
     preparation: Preparation,
     as_json: bool,
@@ -53,7 +57,7 @@ def compile_command(
     loaded = load_model(model, dims, read_inputs(statics), preparation)
     if loaded.artefact is not None:
         raise GraphError(f"{model} is a bundle already; compile the model that it came from")
-    artefact = build(loaded, target_family, device)
+    artefact = build(loaded, target_family, device, numerics)
     save_bundle(artefact, artefact.values, bundle)
     report = dict(artefact.report)
     size = _size(Path(bundle))

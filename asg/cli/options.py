@@ -61,6 +61,13 @@ family_option = click.option(
     type=click.Choice(["cpu", "gpu"]),
     help="Schedules for processors or for graphics cards. By default the adapter decides.",
 )
+numerics_option = click.option(
+    "--numerics",
+    type=click.Choice(["precise", "fast"]),
+    default="precise",
+    show_default=True,
+    help="Whether exponentials, tanh, sigmoid, erf and gelu are exact or faster; see numerics.md.",
+)
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of random inputs."
 )

@@ -17,10 +17,12 @@ from asg.cli.options import (
     family_option,
     input_option,
     json_option,
+    numerics_option,
     prepared_model,
     seed_option,
 )
 from asg.errors import DeviceError
+from asg.tolerances import Numerics
 
 if TYPE_CHECKING:
     from asg.checks import DifferentialReport
@@ -44,6 +46,7 @@ DIFFERS = 1
 @device_option
 @family_option
 @prepared_model
+@numerics_option
 @json_option
 def verify_command(
     model: str,
@@ -55,6 +58,7 @@ def verify_command(
     device: str | None,
     target_family: str | None,
     preparation: Preparation,
+    numerics: Numerics,
     as_json: bool,
 ) -> None:
     """Compare MODEL or BUNDLE with the NumPy interpreter.
@@ -70,12 +74,14 @@ def verify_command(
     arrays = loaded.inputs(arrays)
     wanted = [*(stages or STAGES[1:]), *(["gradients"] if gradients else [])]
     try:
-        report = _verify(loaded, arrays, wanted, seed, device, target_family)
+        report = _verify(loaded, arrays, wanted, seed, device, target_family, numerics)
     except DeviceError:
         # Before it is said that there is none, check what needs no device.
         rest = [stage for stage in wanted if stage in ("gradients", "passes")]
         if rest and loaded.artefact is None:
-            _write(model, _verify(loaded, arrays, rest, seed, device, target_family), as_json)
+            _write(
+                model, _verify(loaded, arrays, rest, seed, device, target_family, numerics), as_json
+            )
         raise
     _write(model, report, as_json)
     sys.exit(0 if report.is_right else DIFFERS)
@@ -88,6 +94,7 @@ def _verify(
     seed: int,
     device: str | None,
     family: str | None,
+    numerics: Numerics,
 ) -> DifferentialReport:
     from asg.runtime.devices import shared_device
     from asg.verification import verify
@@ -95,6 +102,7 @@ def _verify(
     if set(stages) & {"kernels", "memory", "whole"}:
         shared_device(device)  # fails at once where there is none
     options: dict[str, Any] = {"device": device, "schedule": family, "seed": seed}
+    options["numerics"] = numerics
     if loaded.precision is None:
         return verify(loaded.artefact or loaded.entries, arrays, stages=stages, **options)
     # Rounding is meant to change results: it is part of what everything behind it is compared with.
@@ -141,6 +149,7 @@ def _write(model: str, report: DifferentialReport, as_json: bool) -> None:
 @device_option
 @family_option
 @prepared_model
+@numerics_option
 @json_option
 def bisect_command(
     model: str,
@@ -151,6 +160,7 @@ def bisect_command(
     device: str | None,
     target_family: str | None,
     preparation: Preparation,
+    numerics: Numerics,
     as_json: bool,
 ) -> None:
     """Find the first wrong pass, kernel and node of MODEL or BUNDLE.
@@ -165,6 +175,7 @@ def bisect_command(
     loaded = load_model(model, dims, arrays, preparation)
     arrays = loaded.inputs(arrays)
     options: dict[str, Any] = {"device": device, "schedule": target_family, "seed": seed}
+    options["numerics"] = numerics
     if loaded.precision is None:
         found = bisect(loaded.artefact or loaded.entries, arrays, **options)
     else:

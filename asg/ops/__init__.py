@@ -18,6 +18,7 @@ from asg.ops import (
     cumulative,
     cutting,
     elementwise,
+    gelus,
     hyperbolic,
     indexing,
     join,
@@ -39,9 +40,9 @@ from asg.ops import (
 from asg.tensor import bind_operators
 
 _FAMILIES: tuple[ModuleType, ...] = (
-    sources, arithmetic, elementwise, hyperbolic, logic, bits, convert, movement, join, reduction,
-    linear, indexing, overwriting, normalizing, losses, attention, windows, convolution, pooling,
-    quantized,
+    sources, arithmetic, elementwise, hyperbolic, gelus, logic, bits, convert, movement, join,
+    reduction, linear, indexing, overwriting, normalizing, losses, attention, windows, convolution,
+    pooling, quantized,
 )  # fmt: skip
 _FAMILIES += (sorting, cumulative, placing, cutting, suppressing)
 

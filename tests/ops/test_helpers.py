@@ -70,7 +70,11 @@ def _every_helper() -> dict[str, str]:
     stems = [path.name.split(".")[0] for path in sorted(HELPERS.glob("*.wgsl.j2"))]
     names = [stem + suffix for stem in stems for suffix in ("", "_v4")]
     trivial = "@compute @workgroup_size(1) fn main() {}"
-    return {name: "\n".join([*helper_texts([name]), trivial]) for name in names}
+    every = {name: "\n".join([*helper_texts([name]), trivial]) for name in names}
+    fast = [path.name.split(".")[0] for path in sorted((HELPERS / "fast").glob("*.wgsl.j2"))]
+    for name in (stem + suffix for stem in fast for suffix in ("", "_v4")):
+        every[f"fast {name}"] = "\n".join([*helper_texts([name], "fast"), trivial])
+    return every
 
 
 @pytest.mark.device

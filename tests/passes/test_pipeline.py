@@ -64,6 +64,7 @@ NAMES = [
     "simplify",
     "transpose-products",
     "simplify",
+    "join-gelus",
 ]
 
 
@@ -133,7 +134,7 @@ def test_times_print_as_a_table() -> None:
         *((name, 4) for name in NAMES[:first]),
         *((name, 2) for name in NAMES[first:]),
     ]
-    assert str(times).splitlines()[-1].startswith("simplify             ")
+    assert str(times).splitlines()[-1].startswith("join-gelus           ")
     assert str(times).endswith("2 nodes")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from asg.graph import Node
 from asg.onnx.writer import ELEMENT, FLOAT, I32, I64, U32, Rule, Writer
+from asg.ops import gelus
 from asg.types import DType
 
 _SAME = {
@@ -46,6 +47,21 @@ def wrapped(to: Writer, op: str, x: str, y: str, dtype: DType) -> str:
     if dtype is not DType.U32:
         return to(op, x, y)
     return to.cast(to(op, to.cast(x, I32), to.cast(y, I32)), U32)
+
+
+def gelu(to: Writer, node: Node, x: str) -> str:
+    """Spelt out, since older opsets have none."""
+    if node.op is gelus.gelu:
+        curve = to("Erf", _scaled(to, x, gelus.ROOT_HALF))
+    else:
+        cube = to("Mul", to("Mul", x, x), _scaled(to, x, gelus.CUBIC))
+        curve = to("Tanh", _scaled(to, to("Add", x, cube), gelus.ROOT_2_PI))
+    one = to("Add", curve, to.constant(1.0, np.float32))
+    return to("Mul", _scaled(to, x, 0.5), one)
+
+
+def _scaled(to: Writer, x: str, number: float) -> str:
+    return to("Mul", x, to.constant(number, np.float32))
 
 
 def sign(to: Writer, node: Node, x: str) -> str:
@@ -199,6 +215,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("remainder", "fmod"), remainder),
     **dict.fromkeys(("maximum", "minimum"), maximum),
     **dict.fromkeys(("stop_gradient", "copy"), unchanged),
+    **dict.fromkeys(("gelu", "gelu_tanh"), gelu),
     "sign": sign,
     "trunc": trunc,
     "rsqrt": rsqrt,
