@@ -60,9 +60,12 @@ def _units(accuracy: Accuracy) -> Bound:
     units = accuracy.ulp + accuracy.allowance
 
     def limit(op: Op, attrs: Attrs, operands: Sequence[Array], exact: Array) -> Any:
-        return 2.0 * units * EPSILON * np.abs(exact) + max(TINY, accuracy.least)
+        size = np.abs(exact)
+        if accuracy.of_operand:
+            size = np.maximum(size, np.nan_to_num(np.abs(operands[0]), posinf=0.0))
+        return 2.0 * units * EPSILON * size + max(TINY, accuracy.least)
 
-    return Bound(f"{units:g} ulp", limit)
+    return Bound(f"{units:g} ulp{' of x' if accuracy.of_operand else ''}", limit)
 
 
 def _ones(operands: Sequence[Array]) -> list[Array]:
