@@ -99,7 +99,8 @@ class Operation:
         kept = {name: each for name, each in arrays.items() if roles[name] == "parameter"}
         given = {name: each for name, each in arrays.items() if roles[name] == "input"}
         # Weights are constants, as they are for ONNX Runtime.
-        self.exe: Any = asg.compile(asg.freeze(graph.with_values(kept)))
+        frozen = asg.freeze(graph.with_values(kept))
+        self.exe: Any = asg.compile(frozen, numerics=self.workload.numerics)
         self.given = self.exe.to_device(given)
         answer = np.asarray(self.exe(self.given, device_outputs=True)["y"])
         first = time.perf_counter() - start
