@@ -25,7 +25,7 @@ from asg.graph import Graph
 from asg.open_graph import OpenGraph, closed
 from asg.passes.assign import AssignStorage
 from asg.passes.choices import Choices, merge, shipped
-from asg.passes.choose_layouts import ChooseLayouts, Wanted
+from asg.passes.choose_layouts import ChooseLayouts, LayoutsIn, Wanted
 from asg.passes.contract_costs import SHUFFLE
 from asg.passes.copy_operands import CopyOperands
 from asg.passes.expand import ExpandComposites
@@ -438,10 +438,12 @@ def lower(
     plans: dict[str, FusionPlan] = {}
     cuts: dict[str, dict[str, tuple[int, str]]] = {}
     recognised: dict[str, dict[str, list[str]]] = {}
+    layouts: dict[str, object] = {}
     for key, whole in entries.items():
         graph, cuts[key] = uncut(whole)
         seen = RecognisedIn()
-        observers: tuple[Observer, ...] = (seen, *([DumpTo(Path(folder) / key)] if folder else []))
+        observers: tuple[Observer, ...] = (seen, LayoutsIn(passes, key, layouts))
+        observers += (DumpTo(Path(folder) / key),) if folder else ()
         with watch.stage("passes"):
             prepared = prepare(graph, observers, passes)
         recognised[key] = seen.found
@@ -468,6 +470,7 @@ def lower(
         **artefact.report, "recognised": recognised, "compile_s": sum(seconds.values()),
         "compile_stages": seconds,
     }  # fmt: skip
+    report |= {"layouts": layouts} if layouts else {}
     made = {key: replace(each, cuts=cuts[key]) for key, each in artefact.entries.items()}
     artefact = replace(artefact, values=values, report=report, entries=made)
     if folder:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Literal, Protocol
 
 from asg.graph import Graph, Node, Value, rewrite
 from asg.op import Composite, Elementwise, Reduction, View
@@ -59,6 +59,56 @@ class ChooseLayouts:
         return [value for family in chosen for value in family.members]
 
 
+class _Step(Protocol):
+    """What an observer is told, as far as it is read here."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def before(self) -> Graph | None: ...
+
+
+@dataclass(frozen=True)
+class LayoutsIn:
+    """An observer that keeps, for an entry, which layouts convolutions have, and why."""
+
+    passes: Sequence[object]
+    entry: str
+    found: dict[str, object]
+
+    def __call__(self, step: _Step) -> None:
+        chooser = next((each for each in self.passes if isinstance(each, ChooseLayouts)), None)
+        if step.name != "choose-layouts" or step.before is None or chooser is None:
+            return
+        if said := describe(chooser, step.before):
+            self.found[self.entry] = said
+
+
+def describe(step: ChooseLayouts, graph: Graph) -> list[dict[str, str | int]]:
+    """Return the layouts that each convolution reads and makes, and what speaks for them: the
+    multiply-adds that it would take more with channels first, or last, around it."""
+    convolutions = [node for node in graph.nodes if node.op is convolution]
+    last = set(step.last(graph))
+    found: list[dict[str, str | int]] = []
+    for node in convolutions:
+        below = [under_views(value) for value in node.inputs]
+        kernel = is_image(below[1])
+        costs = [
+            convolution_cost(node, each, each if kernel else None, each) for each in (False, True)
+        ]
+        found.append(
+            {
+                "convolution": graph.names[Value(node)],
+                "operand": "nhwc" if below[0] in last else "nchw",
+                "result": "nhwc" if Value(node) in last else "nchw",
+                "more_with_nchw": int(costs[0]),
+                "more_with_nhwc": int(costs[1]),
+            }
+        )
+    return found
+
+
 @dataclass(eq=False)
 class Family:
     """Images that are stored alike, in the graph's order."""
@@ -78,7 +128,7 @@ def find_families(graph: Graph) -> list[Family]:
     touched: list[Value] = []
     for node in graph.nodes:
         value = Value(node)
-        if not _is_image(value):
+        if not is_image(value):
             continue
         leader[value] = value
         if isinstance(node.op.kind, (Elementwise, Composite)) and node.op is not convolution:
@@ -96,7 +146,7 @@ def find_families(graph: Graph) -> list[Family]:
     return list(families.values())
 
 
-def _is_image(value: Value) -> bool:
+def is_image(value: Value) -> bool:
     """Tell whether a value is computed, and has channels and places."""
     node = value.node
     is_computed = not node.is_input and not isinstance(node.op.kind, View) and node.inputs

@@ -98,6 +98,18 @@ def test_a_model_stays_within_its_budget(name: str, update_golden: bool) -> None
     assert not found, "\n".join([*found, "If this is meant: pytest tests/budgets --update-golden"])
 
 
+TRANSFORMS = 13  # convolutions of ResNet-18 that go through Winograd's transforms
+
+
+@pytest.mark.parametrize(("name", "transforms"), [("resnet18-forward", 3), ("resnet18-frozen", 2)])
+def test_all_but_transforms_is_a_kernel_for_each_convolution(name: str, transforms: int) -> None:
+    """Twenty convolutions, of which three sit at the beginning of a stage and take in a result's
+    transform where their norms are constants; a pooling; the mean, which takes in another; and
+    the last layer. Images, results and kernels are transformed, constant kernels before."""
+    folded = 1 if transforms == 3 else 1 + 3
+    assert stated()[name]["dispatches"] - (TRANSFORMS * transforms - folded) <= 23
+
+
 def test_every_budget_has_a_model() -> None:
     assert list(stated()) == list(MODELS)
 

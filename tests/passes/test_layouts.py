@@ -183,6 +183,16 @@ def test_no_layout_is_chosen_without_convolutions_or_a_target() -> None:
     assert ChooseLayouts()(graph) is graph
 
 
+def test_the_report_says_which_layouts_and_why() -> None:
+    report = lower({"main": pair(64, 14)}, target=Target("cpu", 8)).report
+    strided, pointwise = report["layouts"]["main"]
+    assert (strided["operand"], strided["result"]) == ("nchw", "nhwc")
+    assert (pointwise["operand"], pointwise["result"]) == ("nhwc", "nchw")
+    assert pointwise["more_with_nchw"] > pointwise["more_with_nhwc"] == 0
+    plain = lower({"main": asg.trace(lambda x: x + 1.0, asg.spec((1, 2, 3, 3)))})
+    assert "layouts" not in plain.report
+
+
 def test_targets_decide() -> None:
     chosen = {
         family: next(
