@@ -268,7 +268,7 @@ class Emitter:
             case Gather():
                 picked = self._picked(node, coordinates)
                 if picked is None:
-                    return self._by_lane(value, coordinates)
+                    return self._by_lane(value, coordinates, node.inputs[1] in self.bound)
                 return self.value(node.inputs[0], picked)
             case Source():
                 return self._source(kind, value, coordinates)
@@ -380,14 +380,18 @@ class Emitter:
             result = Operand(self.let(node.op.name, text), width, node.type.dtype)
         return result
 
-    def _picked(self, node: Node, coordinates: Coordinates) -> Coordinates | None:
+    def _picked(
+        self, node: Node, coordinates: Coordinates, lane: int | None = None
+    ) -> Coordinates | None:
         """Return the operand's coordinates of a gather, or None where the index varies by lane."""
         axis = node.attrs["axis"]
         rank = node.inputs[1].type.rank
         index = self._known((node.inputs[1], coordinates[axis : axis + rank]))
         assert index is not None
-        if index.width == LANES:
+        if index.width == LANES and lane is None:
             return None
+        if index.width == LANES and lane is not None:
+            index = Operand(f"{index.text}.{'xyzw'[lane]}", 1, index.dtype)
         size = node.inputs[0].type.shape[axis]
         if (index.text, size) not in self._rows:
             self._rows[index.text, size] = self._clamped(index, size)
@@ -467,12 +471,14 @@ class Emitter:
         (place, *others) = places
         return None if others or not place.is_const else place.const
 
-    def _by_lane(self, value: Value, coordinates: Coordinates) -> Operand:
-        """Compute each lane for itself and put them together."""
+    def _by_lane(self, value: Value, coordinates: Coordinates, is_held: bool = False) -> Operand:
+        """Compute each lane for itself (of a gather at what the kernel holds) and join them."""
         parts = []
         for lane in range(LANES):
             each = tuple(self._at_lane(index, lane) for index in coordinates)
-            parts.append(self.value(value, each).text)
+            picked = self._picked(value.node, each, lane) if is_held else None
+            wanted = (value, each) if picked is None else (value.node.inputs[0], picked)
+            parts.append(self.value(*wanted).text)
         dtype = value.type.dtype
         name = self.let(self.names[value], f"{VECTOR[dtype]}({', '.join(parts)})")
         return Operand(name, LANES, dtype)
