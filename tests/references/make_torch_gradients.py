@@ -120,6 +120,8 @@ UNARY: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "relu": (torch.relu, -2, 2),
     "gelu": (F.gelu, -3, 3),
     "gelu.tanh": (lambda x: F.gelu(x, approximate="tanh"), -3, 3),
+    "gelu.op": (F.gelu, -3, 3),
+    "gelu_tanh": (lambda x: F.gelu(x, approximate="tanh"), -3, 3),
     "silu": (F.silu, -3, 3),
     "softplus": (F.softplus, -3, 3),
     "sign": (torch.sign, -2, 2),

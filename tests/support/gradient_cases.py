@@ -27,6 +27,7 @@ def _unary() -> dict[str, Function]:
     ]  # fmt: skip
     functions: dict[str, Function] = {name: getattr(asg, name) for name in names}
     functions["gelu.tanh"] = partial(asg.gelu, approximate="tanh")
+    functions["gelu.op"], functions["gelu_tanh"] = TABLE["gelu"], TABLE["gelu_tanh"]
     special = {f"{name}.special": function for name, function in functions.items()}
     zero = {f"{name}.zero": functions[name] for name in ("abs", "relu", "softplus", "gelu")}
     return {
