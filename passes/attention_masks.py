@@ -5,6 +5,8 @@ all keys of such a row alike, and so does attention where the mask is no lower t
 score disappears in it, but it is above the `LOWEST` that attention takes for hidden. Where they are
 -inf, softmax yields NaN and attention 0, which is right where the text goes on to make NaN 0, or
 where there can be no such row. A score that a `where` replaces by -10000 or less counts as hidden.
+Where a `where` stands above another mask, the masks are put one above the other in the same way;
+one whose number is above `HIDE` beside numbers that are added is none of attention's.
 """
 
 from __future__ import annotations
@@ -179,21 +181,28 @@ def judged(
 ) -> Judged | None:
     """Return what attention over scores of `shape` is told, or None where it can't be.
 
-    `is_guarded`: NaN in the weights becomes 0.
+    `terms` stand from the outermost to the innermost; `is_guarded`: NaN in the weights becomes 0.
     """
-    known = np.zeros((1,) * len(shape), np.float32)
-    open_: list[_Open] = []
-    for term in terms:
+    parts: list[_Part] = []
+    for term in reversed(terms):
         array = scenery.array(term.value)
-        added = None if array is None else _added(array, term, shape)
-        if added is not None:
-            known = known + added
-            continue
-        found = _judged_open(term, shape, scenery, is_guarded) if array is None else None
+        found: _Open | Array | None
+        if array is None:
+            found = _judged_open(term, shape, scenery, is_guarded)
+        else:
+            found = _added(array, term, shape)
         if found is None:
             return None
-        open_.append(found)
-    return _joined(known, open_, shape, is_guarded)
+        parts.append(_Part(term, found))
+    if not _is_level(parts, scenery):
+        return None
+    if not any(part.is_finite_fill for part in parts[1:]):
+        known = np.zeros((1,) * len(shape), np.float32)
+        for part in parts:
+            known = known if isinstance(part.found, _Open) else known + part.found
+        open_ = [part.found for part in parts if isinstance(part.found, _Open)]
+        return _joined(known, open_, shape, is_guarded)
+    return _composed(parts, shape, is_guarded)
 
 
 def _added(array: Array, term: MaskTerm, shape: Shape) -> Array | None:
@@ -234,9 +243,7 @@ class _Open:
         """Return what is added to scores."""
         found = value
         if self.fill is not None:
-            found = select(self.visible(value), 0.0, max(self.fill, HIDE))
-            if self.is_bool:
-                found = select(self.visible(value), 0.0, -math.inf)
+            found = select(self.visible(value), 0.0, -math.inf if self.is_bool else HIDE)
         elif self.is_low:
             found = maximum(value, HIDE)
             if self.has_inf:
@@ -249,6 +256,82 @@ class _Open:
             return found
         whole: Tensor = reshape(broadcast(found, shape=self.shape), shape=shape)
         return whole
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A term and what is known of it: all that it adds to scores, or how that is made."""
+
+    term: MaskTerm
+    found: _Open | Array
+
+    @property
+    def is_finite_fill(self) -> bool:
+        return self.term.fill is not None and self.term.fill != -math.inf
+
+    def has_empty_rows(self) -> bool:
+        """Tell whether a row may be hidden as a whole."""
+        return isinstance(self.found, _Open) or bool((self.found != 0).all(-1).any())
+
+    def range(self, scenery: Scenery) -> Range:
+        if isinstance(self.found, _Open):
+            return scenery.range(self.term.value)
+        return _range_of(self.found)
+
+
+def _is_level(parts: Sequence[_Part], scenery: Scenery) -> bool:
+    """Tell whether fills stand for the lowest scores, all of them alike.
+
+    Where a row is hidden as a whole, scores that one mask fills and another lowers are weighed by
+    numbers that attention does not have, unless those are so low that scores disappear in them.
+    """
+    fills = {part.term.fill for part in parts if part.is_finite_fill}
+    if not fills or len(parts) == 1:
+        return True
+    fill = max(each for each in fills if each is not None)
+    if len(fills) > 1 or fill <= HIDE:
+        return len(fills) == 1
+    for index, part in enumerate(parts):
+        if part.term.fill is not None:
+            continue
+        found = part.range(scenery)
+        if found.low == found.high == 0:
+            continue
+        below = [each for each in parts[:index] if each.is_finite_fill]
+        is_apart = not below or not (found.has_inf or any(each.has_empty_rows() for each in below))
+        if not is_apart or found.low < fill / 2 or found.high > -fill / 2:
+            return False
+    return True
+
+
+def _composed(parts: Sequence[_Part], shape: Shape, is_guarded: bool) -> Judged | None:
+    """Return masks one above the other: a fill hides in the same way what was hidden below it."""
+    known = np.zeros((1,) * len(shape), np.float32)
+    operands = tuple(part.found.value for part in parts if isinstance(part.found, _Open))
+    for part in parts:
+        if isinstance(part.found, _Open):
+            continue
+        if part.is_finite_fill and not operands:
+            known = np.where(part.found < 0, part.found, known)
+        else:
+            known = known + part.found
+    if not operands:
+        return _joined(known, [], shape, is_guarded)
+    if not is_guarded and (np.broadcast_to(known, shape) == -np.inf).all(-1).any():
+        return None
+
+    def build(*values: Tensor) -> list[Tensor]:
+        pending = list(values)
+        total: Tensor = constant(np.float32(0))
+        for part in parts:
+            if isinstance(part.found, _Open):
+                made = part.found.placed(part.found.build(pending.pop(0)), shape)
+            else:
+                made = constant(_small(part.found))
+            total = select(less(made, 0.0), made, total) if part.is_finite_fill else total + made
+        return [_spread(total, shape)]
+
+    return Judged(False, operands, build)
 
 
 def _judged_open(term: MaskTerm, shape: Shape, scenery: Scenery, is_guarded: bool) -> _Open | None:

@@ -32,7 +32,7 @@ class Recognise:
 
     Comes before differentiation, where a whole op has the better gradient, and again before
     composites are spelt out. Results stay the same but for rounding, for operands that are finite
-    and scores short of overflow. A pattern is left as it is where others read what lies inside.
+    and scores below 1e29. A pattern is left as it is where others read what lies inside.
     """
 
     def __call__(self, graph: Graph) -> Graph:

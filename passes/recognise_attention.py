@@ -19,7 +19,7 @@ from asg.ops.linear import matmul_
 from asg.ops.logic import isnan, select
 from asg.ops.movement import permute, reshape
 from asg.ops.normalizing import softmax
-from asg.passes.attention_masks import MaskTerm, Scenery, judged
+from asg.passes.attention_masks import LARGEST, MaskTerm, Scenery, judged
 from asg.passes.matching import Match, is_private
 from asg.passes.rewriting import is_uniform, uniform
 from asg.tensor import Tensor
@@ -251,6 +251,8 @@ def _matched(
     if mask is None:
         return None
     scale = scores.scale * queries.scale * keys.scale
+    if not max(abs(scale), scores.softcap) <= LARGEST:
+        return None
     attrs = {"causal": mask.is_causal, "scale": scale}
     if scores.softcap:
         attrs["softcap"] = scores.softcap

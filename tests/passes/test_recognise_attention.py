@@ -310,6 +310,67 @@ def test_what_is_left_alone(name: str) -> None:
     assert after(graph) is graph
 
 
+# -- rows that several masks hide -----------------------------------------------------------------
+
+
+SEEN_LATE = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
+
+
+def both(fill: float) -> dict[str, Callable[..., Tensor]]:
+    """The past and what is no padding, told in turn by fills and by sums."""
+
+    def add(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        masked = asg.where(PAST, scaled(q, k), fill)
+        return weighed(v, masked + asg.where(seen.reshape(2, 1, 1, 5), 0.0, fill))
+
+    def known(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        masked = asg.where(PAST, scaled(q, k), fill)
+        return weighed(v, asg.where(SEEN_LATE.reshape(2, 1, 1, 5), masked, fill))
+
+    def nested(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        masked = asg.where(PAST, scaled(q, k), fill)
+        return weighed(v, asg.where(seen.reshape(2, 1, 1, 5), masked, fill))
+
+    def above_infinity(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        masked = scaled(q, k) + hidden(-np.inf)
+        return weighed(v, asg.where(seen.reshape(2, 1, 1, 5), masked, fill))
+
+    def alone(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        return weighed(v, asg.where(seen.reshape(2, 1, 1, 5), scaled(q, k), fill))
+
+    return {
+        "add": add, "known": known, "nested": nested, "above": above_infinity, "alone": alone
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9, -1e30, LOWEST])
+@pytest.mark.parametrize("name", ["known", "nested", "above", "alone"])
+@pytest.mark.parametrize("seen", [SEEN_LATE, FEEDS["seen"]], ids=["late", "none"])
+def test_rows_hidden_by_fills(
+    fill: float, name: str, seen: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 0 of what is padded first is hidden partly by the one mask, partly by the other."""
+    monkeypatch.setitem(FEEDS, "seen", seen)
+    found = after(graph_of(both(fill)[name]))
+    assert "attention" in {node.op.name for node in found.nodes}
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9, -1e30, LOWEST])
+def test_rows_hidden_by_a_fill_and_a_sum(fill: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FEEDS, "seen", SEEN_LATE)
+    found = after(graph_of(both(fill)["add"]))
+    assert ("attention" in {node.op.name for node in found.nodes}) == (fill < -1e29)
+
+
+@pytest.mark.parametrize("factor", [math.inf, math.nan, 1e38, 0.0])
+def test_scales_that_no_number_tells(factor: float) -> None:
+    def make(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return weighed(v, product(q * 1e-5, k * 1e38) * factor)
+
+    found = after(graph_of(make))
+    assert ("attention" in {node.op.name for node in found.nodes}) == (factor == 0)
+
+
 # -- gradients, reports, kernels ------------------------------------------------------------------
 
 
