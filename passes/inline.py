@@ -19,6 +19,7 @@ from asg.op import (
     Gather,
     Join,
     Procedure,
+    Reduction,
     Scatter,
     Source,
     View,
@@ -52,6 +53,7 @@ class Inlining:
     _cost: dict[Node, int] = field(default_factory=dict)
     _loads: dict[Node, frozenset[Value]] = field(default_factory=dict)
     _sites: dict[Node, frozenset[Site]] = field(default_factory=dict)
+    _sums: dict[Node, frozenset[Value]] = field(default_factory=dict)  # what it reduces rows of
 
     def is_inline(self, node: Node) -> bool:
         """Tell whether kernels compute `node` where they need it."""
@@ -102,7 +104,9 @@ def decide(
             sites = {(value, (*views, node)) for value, views in sites}
         result._cost[node], result._loads[node] = cost, frozenset(loads)
         result._sites[node] = frozenset(sites)
+        result._sums[node] = _summed(result, node)
         is_cheap = _is_cheap(node, cost, loads, node in operands) and not _is_wide(node, sites)
+        is_cheap = is_cheap and not (node in operands and _is_normalised(result, node, loads))
         if node not in forced and not is_cheap:
             narrow = _narrow_operand(result, node)
             if narrow is not None:
@@ -221,6 +225,24 @@ def _is_cheap(node: Node, cost: int, loads: set[Value], is_operand: bool) -> boo
     if size <= SMALL:
         return cost <= SCALAR_LIMIT
     return cost <= MAP_LIMIT or not full
+
+
+def _summed(result: Inlining, node: Node) -> frozenset[Value]:
+    """Return the values from whose rows `node`, smaller than they are, is reduced."""
+    if isinstance(node.op.kind, Reduction):
+        return frozenset(
+            value for value in result._loads[node] if value.type.size > SMALL * node.type.size
+        )
+    inputs = (value.node for value in node.inputs if value.type.size <= node.type.size)
+    return frozenset().union(*(result._sums.get(each, frozenset()) for each in inputs))
+
+
+def _is_normalised(result: Inlining, node: Node, loads: set[Value]) -> bool:
+    """Tell whether rows are scaled by what is summed over them: a kernel that holds them anyway
+    stores them with one access more, and their products read them many times."""
+    if not isinstance(node.op.kind, Elementwise):
+        return False
+    return any(loads & result._sums.get(value.node, frozenset()) for value in loads)
 
 
 def _is_packed(size: int, loads: set[Value]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -130,6 +131,15 @@ def test_a_cheap_node_is_computed_twice_rather_than_stored() -> None:
 def test_what_a_contraction_reads_is_stored_if_it_is_dear() -> None:
     y = asg.input("x", (4, 8)).exp() @ asg.input("w", (8, 3))
     assert kernels(asg.graph(outputs={"y": y})) == "map: exp_1 <- x\ncontract: y <- exp_1, w"
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(24, elementwise_affine=False), nn.RMSNorm(24)])
+def test_a_product_reads_rows_that_a_norm_stored(norm: nn.Module) -> None:
+    graph = asg.trace(nn.Sequential(norm, nn.Linear(24, 8)), x=asg.spec((20, 24)))
+    row, product = kernels(graph).split("\n")
+    stored = re.match(r"row: (\w+) <- x", row)
+    assert stored
+    assert re.match(rf"contract: output <- {stored[1]}, 1.weight, 1.bias", product)
 
 
 def test_a_flipped_reader_is_no_part_of_the_kernel() -> None:
