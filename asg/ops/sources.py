@@ -84,10 +84,14 @@ def constant(value: Any, dtype: object = None) -> Tensor:
 
     Raises:
         DTypeError: a value is out of range, or no number.
+        ShapeError: lists are not equally long.
     """
     if isinstance(value, Tensor):
         raise DTypeError(f"constant: {value!r} is symbolic already")
-    array = np.array(value)  # a copy: the caller may change his
+    try:
+        array = np.array(value)  # a copy: the caller may change his
+    except ValueError as error:
+        raise ShapeError(f"constant: no array: {error}") from None
     target = as_dtype(dtype) if dtype is not None else _default_dtype(array)
     result: Tensor = constant_(value=Literal(convert_array(array, target)))
     return result

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import asg
-from asg.errors import DTypeError, GraphError
+from asg.errors import DTypeError, GraphError, ShapeError
 from asg.functions import exp
 from asg.graph import Graph, Literal, Value, rewrite
 from asg.ops.elementwise import log
@@ -140,3 +140,8 @@ def test_a_wanted_dtype_is_what_tensors_have_or_get() -> None:
     assert asg.scatter(x, index, narrow).dtype is DType.F32
     with pytest.raises(DTypeError, match="i32 is needed, got"):
         asg.scatter(asg.input("n", (3,), "i32"), index, wide)
+
+
+def test_a_constant_of_lists_of_unequal_lengths() -> None:
+    with pytest.raises(ShapeError, match=r"constant: no array: .*inhomogeneous"):
+        asg.constant([[1], [2, 3]])
