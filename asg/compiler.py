@@ -44,6 +44,7 @@ from asg.passes.split_reductions import SplitReductions
 from asg.passes.split_rows import SplitRows
 from asg.passes.split_scans import SplitScans
 from asg.passes.split_sorts import REGISTER_RUN, STAGED_RUN, SplitSorts
+from asg.passes.tile_moments import TileMoments
 from asg.plan_view import PlanView
 from asg.precision import Policy, Precision, as_policy
 from asg.program_cache import remembered
@@ -61,6 +62,7 @@ PIPELINE: tuple[Pass, ...] = (
     *DEFAULT,
     PackJoins(),
     SplitProducts(),
+    TileMoments(),
     SplitRows(),
     SplitReductions(),
     SortScatters(),
@@ -381,6 +383,8 @@ def _decided(step: Pass, target: Target) -> Pass:
             return replace(step, longest=STAGED_RUN if is_gpu else REGISTER_RUN)
         case SortScatters(family=""):
             return replace(step, family=target.family)
+        case TileMoments(family=""):
+            return step.decided(target.family)
         case SplitRows(most_rows=None) if is_gpu:
             return replace(step, most_rows=GPU_ROWS)
         case _:
@@ -392,13 +396,16 @@ def pipeline(
     fuse_attention: bool | None = None,
     recognise: bool = True,
     layout: Wanted | None = None,
+    tile_statistics: bool | None = None,
 ) -> tuple[Pass, ...]:
     """Return `PIPELINE` with choices made whatever the target: attention in one kernel, or spelt
-    out; images with channels first (`nchw`) or last (`nhwc`), or by cost (`auto`); and without
-    `recognise`, with all that is spelt out left as it is."""
+    out; images with channels first (`nchw`) or last (`nhwc`), or by cost (`auto`); norms with what
+    products know of their tiles, or not; and without `recognise`, with all that is spelt out left
+    as it is."""
     forced: dict[type, Pass] = {
         ExpandComposites: ExpandComposites(fuse_attention),
         ChooseLayouts: ChooseLayouts(layout),
+        TileMoments: TileMoments(tile_statistics),
     }
     return tuple(
         forced.get(type(step), step)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from asg.codegen.context import KernelContext
+from asg.codegen.contract_moments import moments_of
 from asg.codegen.contract_operands import Side, with_dense_quads
 from asg.graph import Node
 from asg.index import unflatten, variable
 from asg.op import Elementwise
 from asg.passes.choices import Bucket, Layout, bucket_of, find
 from asg.passes.cost import node_flops
+from asg.passes.moment_schedules import moment_schedule
 from asg.passes.schedule_contract import ContractProblem, ContractSchedule, candidates, choose
 
 _SOME_FLOPS = 16  # per element of the result; below, the fused part needs few registers
@@ -27,6 +29,8 @@ def problem_of(context: KernelContext) -> ContractProblem:
 def chosen(context: KernelContext, problem: ContractProblem) -> tuple[ContractSchedule, ...]:
     """Return the schedules of a kernel's variants, best first; the last is portable."""
     target = context.target
+    if forced := _for_moments(context):
+        return forced
     winner = None
     if target.choices:
         winner = find(target.choices, bucket(context), candidates_of(context))
@@ -36,7 +40,15 @@ def chosen(context: KernelContext, problem: ContractProblem) -> tuple[ContractSc
 def candidates_of(context: KernelContext) -> tuple[ContractSchedule, ...]:
     """Return the schedules worth trying; the first is what is used where nobody tries."""
     target = context.target
+    if forced := _for_moments(context):
+        return forced
     return candidates(problem_of(context), target.family, target.subgroup_size)
+
+
+def _for_moments(context: KernelContext) -> tuple[ContractSchedule, ...]:
+    """Return the schedule of a product that sums up its tiles, whose width the graph knows."""
+    found = moments_of(context)
+    return (moment_schedule(context.target.family, found.block),) if found else ()
 
 
 def bucket(context: KernelContext) -> Bucket:

@@ -16,6 +16,7 @@ from asg.artefact import Variant
 from asg.codegen.context import KernelContext, grid_for, output_coordinates, write
 from asg.codegen.contract_choice import chosen, problem_of
 from asg.codegen.contract_loop import SUBGROUP, Loop, loop_holes
+from asg.codegen.contract_moments import keep_moments, moment_holes
 from asg.codegen.contract_operands import (
     LANE,
     LANE_INDEX,
@@ -24,6 +25,7 @@ from asg.codegen.contract_operands import (
     quads_in,
     with_dense_quads,
 )
+from asg.codegen.contract_place import Place
 from asg.codegen.contract_riders import Riders, riders_of
 from asg.codegen.contract_staged import Stage
 from asg.codegen.emit import Coordinates, Emitter
@@ -32,15 +34,6 @@ from asg.graph import Node, Value
 from asg.index import Index, flatten, unflatten, variable
 from asg.passes.schedule_contract import QUAD_BYTES, ContractProblem, ContractSchedule
 from asg.types import DType
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tile begins: coordinates in the batch, its first row and first column quad."""
-
-    batch: Coordinates
-    row: Index
-    quad: Index
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Tiling:
             column = bind(emitter, "tile_column", tile // down % across)
         batch = bind(emitter, "batch", tile // (across * down))
         quad = column * (columns // LANES)
-        return Place(self.batch_at(batch), tile_row * rows, quad)
+        return Place(self.batch_at(batch), tile_row * rows, quad, column)
 
     def batch_at(self, batch: Index) -> Coordinates:
         """Return the coordinates of a position among the products."""
@@ -170,6 +163,7 @@ def _register(tiling: Tiling) -> Variant:
             **loop.holes(rows, columns),
             **riders.holes(),
             **epilogue(emitter, tiling, place, stride=1),
+            **moment_holes(tiling.context, emitter, place, len(quads)),
             "count": count,
             "groups_x": grid[0],
             "workgroup": schedule.workgroup,
@@ -307,6 +301,7 @@ def _staged(tiling: Tiling) -> Variant:
             **loop_holes(rows, columns, inside.take(), LANES, depth // LANES),
             **riders.holes(),
             **epilogue(emitter, tiling, own, stride=across),
+            **moment_holes(tiling.context, emitter, own, len(quads), across),
             "count": count,
             "groups_x": grid[0],
             "has_spare_groups": grid[1] > 1,
@@ -345,6 +340,7 @@ def epilogue(emitter: Emitter, tiling: Tiling, place: Place, stride: int) -> Map
     for (output, where), operand in zip(outputs, operands, strict=True):
         # All loads come first: an output may overwrite what another one reads.
         inner.store(output, flatten(where, output.type.shape), operand)
+    keep_moments(tiling.context, inner, coordinates, LANES if is_quad else 1)
     tile_quads = schedule.columns // LANES
     tile_size = schedule.rows * tile_quads * (1 if is_quad else LANES)
     i = variable("i", tile_size)
@@ -363,4 +359,5 @@ def epilogue(emitter: Emitter, tiling: Tiling, place: Place, stride: int) -> Map
         "has_quad_guard": quad_index.high >= quads_in(problem.columns),
         "is_quad": is_quad,
         "epilogue": inner.take(),
+        "moment_rows": [],
     }

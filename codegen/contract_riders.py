@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from asg.codegen.context import KernelContext
 from asg.codegen.contract_loop import PARTS, SUBGROUP
+from asg.codegen.contract_moments import moments_of
 from asg.codegen.emit import Emitter
 from asg.codegen.text import LANES, Operand
 from asg.graph import Node, Value
@@ -22,6 +23,8 @@ def riders_of(context: KernelContext, *, on_rows: bool, is_transposed: bool) -> 
     """Return the sums over the operand whose outer positions are a tile's rows (or columns)."""
     product, *sums = context.kernel.anchors
     wanted = "left" if on_rows != is_transposed else "right"
+    moments = moments_of(context)
+    sums = [node for node in sums if not moments or node not in moments.sums]
     return [node for node in sums if ridden_operand(product, node) == wanted]
 
 

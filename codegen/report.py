@@ -15,6 +15,7 @@ from asg.passes.cost import node_flops
 from asg.passes.kernels import FusedKernel
 from asg.passes.rematerialize import recomputed
 from asg.passes.storage import EntryStorage, KernelStep
+from asg.passes.tile_moments import find_moments
 
 GRADIENT = "gradient"  # what differentiation remarks on the nodes that it makes
 BARRIER = re.compile(r"\b(?:workgroup|storage|subgroup)Barrier\(\)|\bworkgroupUniformLoad\(")
@@ -25,6 +26,7 @@ def entry_report(storage: EntryStorage, dispatched: Sequence[Kernel]) -> dict[st
 
     Bytes count every operand and result of a dispatch once. Flops count each node once for every
     kernel that evaluates it, so they exceed `graph_flops` where something is computed again.
+    `tile_statistics` are products that sum up their tiles for a norm.
     Barriers are those in the texts of the variants that are tried first.
     """
     steps = [step for step in storage.steps if isinstance(step, KernelStep)]
@@ -44,8 +46,14 @@ def entry_report(storage: EntryStorage, dispatched: Sequence[Kernel]) -> dict[st
         "recomputed_flops": sum(map(flops, recomputed(kernels))),
         "graph_flops": sum(map(node_flops, graph.nodes)),
         "max_bindings": max((len(step.bindings) for step in steps), default=0),
+        "tile_statistics": sum(_has_moments(kernel) for kernel in kernels),
         "barriers": sum(len(BARRIER.findall(each.variants[0].wgsl)) for each in dispatched),
     }
+
+
+def _has_moments(kernel: FusedKernel) -> bool:
+    """Tell whether a product's kernel sums up its tiles for a norm."""
+    return kernel.kind == "contract" and bool(find_moments(kernel.nodes))
 
 
 def bytes_in_and_out(graph: Graph) -> int:
@@ -85,7 +93,7 @@ def total_report(
         dispatches.update(report["dispatches"])
     sums = (
         "dispatch_count", "copies", "bytes_moved", "bytes_lower_bound", "bytes_saved", "flops",
-        "recomputed_flops", "graph_flops", "barriers",
+        "recomputed_flops", "graph_flops", "barriers", "tile_statistics",
     )  # fmt: skip
     texts = [variant.wgsl for kernel in kernels.values() for variant in kernel.variants]
     return {

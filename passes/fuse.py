@@ -49,6 +49,7 @@ from asg.passes.pull import pull
 from asg.passes.riders import find_riders
 from asg.passes.spaces import RowSpace, flat_variable, row_space
 from asg.passes.storage import ALIGNMENT, MAX_BINDING_BYTES, WORD
+from asg.passes.tile_moments import find_moments
 
 ANCHORS = (Reduction, ArgReduction, Contraction, Attention, Scatter, Procedure)
 ALONE = ("attention", *get_args(Form))  # kinds whose results take no operand's memory
@@ -74,8 +75,14 @@ class Fuse:
     def __call__(self, graph: Graph) -> FusionPlan:
         inlining = decide(graph, self.max_bindings, self.max_binding_bytes)
         riders = find_riders(graph) if self.enabled else {}
+        moments = find_moments(graph.nodes) if self.enabled else {}
         grouping = Grouping(graph, inlining, self.max_bindings, riders, self.max_binding_bytes)
+        grouping.riders |= {node: found.product for node, found in moments.items()}
         for node in inlining.work():
+            if node in grouping.owner:
+                continue
+            if node in moments and grouping.take_moments(moments[node]):
+                continue
             group = grouping.add(node)
             if node in grouping.partners:
                 _ride(grouping, node)

@@ -18,6 +18,7 @@ from asg.passes.inline import Inlining, contiguous_range, is_written
 from asg.passes.pull import Reads, pull
 from asg.passes.spaces import RowSpace, flat_atom, flat_variable, row_space, row_variable
 from asg.passes.storage import MAX_BINDING_BYTES, binding_count
+from asg.passes.tile_moments import Moments
 
 Level = Literal["full", "row"]
 GroupKind = Literal["map", "row", "contract", "attention", "scatter"] | Form
@@ -188,6 +189,19 @@ class Grouping:
         if not self._agree(groups, space, level):
             return False
         return self.order.may_merge(group.number for group in groups)
+
+    def take_moments(self, found: Moments) -> bool:
+        """Let a product sum up what its tiles hold, if it can; tell whether it does."""
+        target, sums = self.owner.get(found.product), found.sums
+        reads = {base.node for node in sums for base in self.reads[node]} - set(sums)
+        if target is None or any(self.owner.get(node) is not target for node in reads):
+            return False
+        # They depend on nothing but the product, so no cycle can arise.
+        is_first = not any(node in self.riders for node in target.nodes)
+        if not is_first or self._bindings([*target.nodes, *sums]) > self.max_bindings:
+            return False
+        self.merge(target, [self.add(node) for node in sums])
+        return True
 
     def _agree(self, groups: list[Group], space: RowSpace | None, level: Level) -> bool:
         """Tell whether values that pass between `groups` are read where they are computed."""

@@ -192,7 +192,7 @@ def _staged(problem: ContractProblem) -> tuple[ContractSchedule, ...]:
     if turned.rows <= _QUAD:  # nothing to share: each column is read once
         return _sliced(turned, is_transposed)
     tiles = [ContractSchedule("staged", *sizes, is_transposed) for sizes in STAGED.tiles]
-    tiles.sort(key=lambda tile: _staged_cost(turned, tile))
+    tiles.sort(key=lambda tile: staged_cost(turned, tile))
     register = ContractSchedule("register", 4, 4, 64, 4, 0, is_transposed)
     return (*tiles, register)
 
@@ -216,7 +216,7 @@ def _sliced(turned: ContractProblem, is_transposed: bool) -> tuple[ContractSched
     return tuple(dict.fromkeys((*best, *sliced, *whole)))
 
 
-def _staged_cost(turned: ContractProblem, schedule: ContractSchedule) -> int:
+def staged_cost(turned: ContractProblem, schedule: ContractSchedule) -> int:
     """Return the time of the core that has most to do."""
     across, down = schedule.threads
     tiles = turned.batch * -(-turned.rows // (down * schedule.rows))
