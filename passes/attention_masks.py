@@ -177,11 +177,17 @@ def _held(number: float) -> float:
 
 
 def judged(
-    terms: Sequence[MaskTerm], shape: Shape, scenery: Scenery, is_guarded: bool
+    terms: Sequence[MaskTerm],
+    shape: Shape,
+    scenery: Scenery,
+    is_guarded: bool,
+    is_differentiated: bool = False,
 ) -> Judged | None:
     """Return what attention over scores of `shape` is told, or None where it can't be.
 
     `terms` stand from the outermost to the innermost; `is_guarded`: NaN in the weights becomes 0.
+    If a gradient is wanted, scores that a finite number replaces must have no weight, as where
+    each row keeps others: attention's gradient goes to all that have.
     """
     parts: list[_Part] = []
     for term in reversed(terms):
@@ -195,6 +201,11 @@ def judged(
             return None
         parts.append(_Part(term, found))
     if not _is_level(parts, scenery):
+        return None
+    is_open = any(isinstance(part.found, _Open) for part in parts)
+    if is_differentiated and any(
+        part.is_finite_fill and (is_open or part.has_empty_rows()) for part in parts
+    ):
         return None
     if not any(part.is_finite_fill for part in parts[1:]):
         known = np.zeros((1,) * len(shape), np.float32)

@@ -101,7 +101,7 @@ def _attention(node: Node, scenery: Scenery, avoid: Collection[Value]) -> Match 
             is_aligned = product.type.shape[-2] == rows  # or keys might not be shared
             match = None
             if is_aligned:
-                match = _matched(product, scores, v, tuple(batch), scenery, is_guarded)
+                match = _matched(product, scores, v, tuple(batch), scenery, is_guarded, bool(avoid))
             if match is not None:
                 return match
     return None
@@ -242,12 +242,13 @@ def _matched(
     batch: Shape,
     scenery: Scenery,
     is_guarded: bool,
+    is_differentiated: bool,
 ) -> Match | None:
     queries, keys = _unscaled(product.inputs[0]), _turned(product.inputs[1])
     full = (*batch, *product.type.shape[-2:])
     if v.type.shape[:-2] != batch or 0 in full:
         return None
-    mask = judged(scores.masks, full, scenery, is_guarded)
+    mask = judged(scores.masks, full, scenery, is_guarded, is_differentiated)
     if mask is None:
         return None
     scale = scores.scale * queries.scale * keys.scale

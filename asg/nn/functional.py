@@ -197,9 +197,10 @@ def scaled_dot_product_attention(
     """Return softmax(Q Kᵀ scale + mask) V: Q [..., L, D], K [..., S, D], V [..., S, E].
 
     A bool mask [..., L, S] is true where attention is allowed; a float mask is added. A query
-    that may attend to nothing gets zeros. `scale` is 1 / sqrt(D) unless told (Vaswani et al.
-    2017). Dropout falls on the weights; pass 0 in evaluation. With `enable_gqa`, a head of K
-    and V [..., H, S, D] serves as many neighbouring heads of Q as there are more of them.
+    that may attend to nothing (scores below -5e29 count as none) gets zeros. `scale` is
+    1 / sqrt(D) unless told (Vaswani et al. 2017). Dropout falls on the weights; pass 0 in
+    evaluation. With `enable_gqa`, a head of K and V [..., H, S, D] serves as many neighbouring
+    heads of Q as there are more of them.
 
     With `softcap` c, scores become c tanh(score / c) before they are masked. `span`, integers [2]
     or [batch, 2], says at run time where the first query stands and how many keys there are:

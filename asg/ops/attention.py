@@ -26,6 +26,7 @@ from asg.ops.attention_scores import (
     check_extras,
     extras_of_arrays,
     extras_of_values,
+    leaves_scores,
     scores_numpy,
     scores_of,
     single,
@@ -62,13 +63,22 @@ def _expand(attrs: Attrs, q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tup
         zero = constant(0.0)
         return broadcast(zero, shape=out_shape), broadcast(zero, shape=rows)
     scores = scores_of(attrs, capped_scores(attrs, q, k), extras_of_values(rest))
+    powers, total, largest = _powers(scores)
+    out = mul(matmul_(powers, v), along(_reciprocal(total), out_shape))
+    return out, select(equal(total, 0.0), 0.0, add(largest, log(total)))
+
+
+def _powers(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return exponentials of scores less the largest of their row, their sums, the largest."""
     largest = maximum(reduce_max(scores, axes=(scores.ndim - 1,)), LOWEST)
     powers = exp(sub(scores, along(largest, scores.shape)))
-    total = reduce_sum(powers, axes=(scores.ndim - 1,))
-    is_empty = equal(total, 0.0)
-    factor = select(is_empty, 0.0, reciprocal(total))
-    out = mul(matmul_(powers, v), along(factor, out_shape))
-    return out, select(is_empty, 0.0, add(largest, log(total)))
+    return powers, reduce_sum(powers, axes=(scores.ndim - 1,)), largest
+
+
+def _reciprocal(total: Tensor) -> Tensor:
+    """Return what sums are multiplied by: 0 where nothing is seen."""
+    found: Tensor = select(equal(total, 0.0), 0.0, reciprocal(total))
+    return found
 
 
 def _numpy(
@@ -92,12 +102,30 @@ def _grad(
     dV = Pᵀ dO."""
     attrs, lse = node.attrs, Tensor(Value(node.node, 1))
     delta = sub(reduce_sum(mul(g[0], node), axes=(node.ndim - 1,)), g[1])
+    if not all(leaves_scores(each) for each in rest if each.dtype.is_float):
+        return _grad_of_weights(attrs, g[0], delta, q, k, v, *rest)
     operands = [q, k, v, lse, g[0], delta, *rest]
     dk, dv = attention_key_grad(*operands, **attrs)
     found: list[Tensor | None] = [attention_query_grad(*operands, **attrs), dk, dv]
     for each in rest:
         found.append(_score_grad(attrs, *operands)[1] if each.dtype.is_float else None)
     return found
+
+
+def _grad_of_weights(
+    attrs: Attrs, dout: Tensor, delta: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Tensor
+) -> list[Tensor | None]:
+    """Return the gradients by weights that are summed again.
+
+    Where finite numbers hide a whole row, the logarithm of its sum is lost beside them.
+    """
+    capped = capped_scores(attrs, q, k)
+    powers, total, _ = _powers(scores_of(attrs, capped, extras_of_values(rest)))
+    weights = mul(powers, along(_reciprocal(total), powers.shape))
+    change, before_cap = _changes(attrs, weights, capped, dout, delta, v)
+    scaled = mul(before_cap, attrs["scale"])
+    found = [matmul_(scaled, k), matmul_(swap_last(scaled), q), matmul_(swap_last(weights), dout)]
+    return [*found, *(change if each.dtype.is_float else None for each in rest)]
 
 
 def _spanned(types: list[str], span: str, *, causal: bool) -> Sample:
@@ -231,12 +259,19 @@ def _score_grad(attrs: Attrs, *operands: Tensor) -> tuple[Tensor, Tensor, Tensor
     """Return the weights, the gradient of the scores, and that of the scores before the cap."""
     q, k, v, lse, dout, delta, *rest = operands
     weights, capped = weights_of(attrs, q, k, lse, extras_of_values(rest))
+    return weights, *_changes(attrs, weights, capped, dout, delta, v)
+
+
+def _changes(
+    attrs: Attrs, weights: Tensor, capped: Tensor, dout: Tensor, delta: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the scores, and that of the scores before the cap."""
     change = mul(weights, sub(matmul_(dout, swap_last(v)), along(delta, weights.shape)))
     cap = attrs.get("softcap", 0.0)
     if not cap:
-        return weights, change, change
+        return change, change
     share = div(capped, cap)
-    return weights, change, mul(change, sub(1.0, mul(share, share)))
+    return change, mul(change, sub(1.0, mul(share, share)))
 
 
 def _score_grad_numpy(

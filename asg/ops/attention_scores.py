@@ -18,7 +18,7 @@ import numpy as np
 
 from asg.errors import DTypeError, ShapeError
 from asg.graph import Attrs, Value
-from asg.op import Array
+from asg.op import Array, View
 from asg.ops.arithmetic import add, div, maximum, minimum, mul, sub
 from asg.ops.convert import cast_
 from asg.ops.elementwise import exp, tanh
@@ -26,12 +26,13 @@ from asg.ops.linear import matmul_, swap_last
 from asg.ops.logic import greater_equal, less, select
 from asg.ops.movement import broadcast, reshape, slice_
 from asg.ops.rules import FLOAT, INTEGER, accept, same_dtype
-from asg.ops.sources import iota
+from asg.ops.sources import constant_, iota
 from asg.tensor import Tensor
 from asg.types import DType, Shape, TensorType
 
 HIDDEN = -1e30  # the score of a hidden key; WGSL has no infinity that can be written
 LOWEST = HIDDEN / 2  # scores below it are those of hidden keys
+MILD = -1e4  # beside scores of at least this, logarithms of sums have digits to spare
 FARTHEST = 1 << 30  # offsets beyond are held there: sums with positions must not wrap
 
 ATTRS = frozenset({"causal", "scale"})
@@ -177,6 +178,32 @@ def weights_of(
     capped = capped_scores(attrs, q, k)
     scores = scores_of(attrs, capped, extras)
     return exp(sub(scores, along(lse, scores.shape))), capped
+
+
+def leaves_scores(mask: Tensor) -> bool:
+    """Tell whether every row of a float mask surely has a number that a score still counts beside,
+    or hides its keys by -inf: then the logarithm of the sum of weights is exact."""
+    return _is_mild(mask.value, mask.shape)
+
+
+def _is_mild(value: Value, shape: Shape) -> bool:
+    """Tell the same of a value; `shape` is that of the mask where its rows are the value's."""
+    node = value.node
+    if node.op is constant_:
+        array = node.attrs["value"].array
+        is_low = (array < MILD) & (array > LOWEST)
+        if not is_low.any():
+            return True
+        is_whole = array.ndim > 0 and array.shape[-1:] == shape[-1:]
+        return is_whole and bool(((array >= MILD).any(-1) | ~is_low.any(-1)).all())
+    if node.op is broadcast:
+        return _is_mild(node.inputs[0], shape)
+    if isinstance(node.op.kind, View):
+        return _is_mild(node.inputs[0], ())
+    if node.op is select or node.op is add:
+        floats = [each for each in node.inputs if each.type.dtype.is_float]
+        return all(_is_mild(each, ()) for each in floats)
+    return node.op is cast_ and node.inputs[0].type.dtype is DType.BOOL
 
 
 # -- in NumPy -------------------------------------------------------------------------------------

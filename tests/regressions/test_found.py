@@ -308,3 +308,42 @@ def test_cubic_samples_far_outside_stay_near_the_image(padding: str) -> None:
         with asg.compile(graph, target=target) as exe:
             found = exe({"x": image, "grid": grid})["y"]
         np.testing.assert_allclose(found, 5.0, rtol=1e-5)
+
+
+@on_targets
+@pytest.mark.parametrize("hidden", ["none", "some", "all", "constant"])
+def test_gradients_of_attention_whose_rows_finite_numbers_hide(target: str, hidden: str) -> None:
+    """Weights came from the logarithm of their sum, which is lost beside -1e9."""
+    given = numbers(3, 1, 2, 5, 4)
+    q, k, v = inputs(given)
+    rows = {"none": 0, "some": 2, "all": 5, "constant": 3}[hidden]
+    mask = np.where(np.arange(5)[:, None] < rows, np.float32(-1e9), np.float32(0))
+    mask = np.broadcast_to(mask, (5, 5)).copy()
+    mask[:, 3:] = -1e9
+    added = asg.constant(mask) if hidden == "constant" else asg.input("mask", (5, 5))
+    whole = functional.scaled_dot_product_attention(q, k, v, attn_mask=added)
+    apart = asg.softmax(q @ k.permute(0, 1, 3, 2) * 0.5 + added, -1) @ v
+    found, expected = (
+        evaluate(
+            asg.grad(
+                asg.graph(outputs={"loss": asg.sum(asg.square(y))}),
+                wrt=["x0", "x1", "x2"],
+                recognise=False,
+            ),
+            given if hidden == "constant" else {**given, "mask": mask},
+            target,
+        )
+        for y in (whole, apart)
+    )
+    for name, wanted in expected.items():
+        np.testing.assert_allclose(found[name], wanted, 1e-4, 1e-5, err_msg=name)
+
+
+def test_masks_that_hide_no_whole_row_keep_the_gradient_in_one_kernel() -> None:
+    q, k, v = inputs(numbers(3, 1, 2, 5, 4))
+    causal = np.where(np.tri(5, dtype=bool), np.float32(0), np.float32(-1e9))
+    for mask, is_whole in ((causal, True), (causal[::-1], True), (causal.T - 1e9, False)):
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.copy())
+        graph = asg.grad(asg.graph(outputs={"loss": asg.sum(asg.square(y))}), wrt="x0")
+        ops = {node.op.name for node in graph.nodes}
+        assert ("attention_query_grad" in ops) == is_whole
