@@ -30,7 +30,10 @@ def fold(call: Call) -> Sequence[Array] | None:
         ValueError, IndexError, TypeError: the operands do not fit together.
     """
     rule = TABLE.get(call.op) if call.node.domain in ("", "ai.onnx") else None
-    if rule is None or any(each is not None and _size(each) > LIMIT for each in call.operands):
+    present = [each for each in call.operands if each is not None]
+    if rule is None or any(_size(each) > LIMIT for each in present):
+        return None
+    if call.op in BROADCAST and not _checked_size(_broadcast(present)):
         return None
     arrays = [None if each is None else each.array for each in call.operands]
     try:
@@ -77,6 +80,10 @@ def compute(root: Value) -> Array | None:
         operands = [done[each.node][each.index] for each in node.inputs]
         done[node] = evaluate.compute(node, operands, "f32")
     return done[root.node][root.index]
+
+
+def _broadcast(operands: Sequence[Operand]) -> tuple[int, ...]:
+    return tuple(np.broadcast_shapes(*(each.shape for each in operands)))
 
 
 def _size(operand: Operand) -> int:
@@ -296,3 +303,9 @@ TABLE: Mapping[str, Fold] = {
     "Where": _plain(np.where),
     "Xor": _plain(np.logical_xor),
 }  # fmt: skip
+
+# Those whose operands are spread against each other: small ones may make large ones.
+BROADCAST = frozenset(
+    ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max",
+     "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Where", "Xor")
+)  # fmt: skip

@@ -20,6 +20,8 @@ from asg.onnx.dtypes import Array, NumpyType, numpy_type
 
 Raw = np.ndarray[Any, Any]  # bytes
 _LARGEST = 2**48  # bytes of a tensor; what says more is no model
+_SPARSE = 1 << 26  # elements that any sparse tensor may have; its zeros are written out
+_SPARSEST = 256  # elements for each value that larger ones may have
 
 
 class Files:
@@ -102,8 +104,14 @@ def sparse(proto: Any, files: Files) -> Array:
     """Return a sparse tensor with its zeros; places are flat or one coordinate per axis."""
     values, places = tensor(proto.values, files), tensor(proto.indices, files)
     shape = tuple(proto.dims)
-    if any(size < 0 for size in shape) or math.prod(shape) > 2**31:
+    if any(size < 0 for size in shape):
         raise GraphError(f"{list(shape)} is no shape of a tensor")
+    count, most = math.prod(shape), max(_SPARSE, _SPARSEST * values.size)
+    if count > most:
+        raise GraphError(
+            f"a sparse tensor of {count} elements is too large: with {values.size} values it may "
+            f"have {most}"
+        )
     if values.ndim != 1 or places.shape[:1] != values.shape or (places < 0).any():
         raise GraphError(
             f"places {list(places.shape)} of a sparse tensor do not fit its {values.size} values, "

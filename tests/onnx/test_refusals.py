@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 import asg
 from support.onnx_checks import check_model
+from support.onnx_fuzz import memory
 
 
 def text(nodes: str, inputs: str = "float[2,3] x", weights: str = "") -> onnx.ModelProto:
@@ -38,6 +39,65 @@ def refusal(model: onnx.ModelProto) -> str:
 )  # fmt: skip
 def test_more_elements_than_there_is_memory_for(nodes: str, weights: str, message: str) -> None:
     assert message in refusal(text(nodes, weights=weights))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "inputs", "weights", "message"),
+    [
+        ("y = Scan<num_scan_inputs=2147483647, body = b (float[2] a) => (float[2] c) "
+         "{ c = Relu(a) }>(x)", "float[2,3] x", "", "num_scan_inputs is 2147483647"),
+        ("y, z = Split<num_outputs=2147483647>(x)", "float[2,3] x", "",
+         "num_outputs is 2147483647 for 2 results"),
+        ("p = SplitToSequence(x) y = SequenceAt(p, i)", "float[1073741824] x", "<int64 i = {0}>",
+         "a sequence of 1073741824 parts"),
+        ("y = DFT(x, s)", "float[1,4,1] x", "<int64 s = {1099511627776}>",
+         "a transform of 1099511627776"),
+        ("y = DFT(x, s)", "float[1,4,2] x", "<int64 s = {67108864}>", "a transform of 8192"),
+        ("y = STFT(x, h, , s)", "float[1,70000] x", "<int64 h = {1}, int64 s = {35000}>",
+         "35001 frames of 35000 elements"),
+        ("y = AveragePool<kernel_shape=[1], pads=[0,2147483647]>(x)", "float[1,1,4] x", "",
+         "windows with 2147483651 places"),
+        ("z, y = MaxPool<kernel_shape=[3,3], pads=[0,0,16384,16384]>(x)", "float[1,1,4,4] x", "",
+         "windows with"),
+        ("y = Upsample(x, s)", "float[1,2] x", "<float[2] s = {1, 1e9}>",
+         "an axis of 2000000000 elements"),
+        ("y = TfIdfVectorizer<mode=\"TF\", min_gram_length=1, max_gram_length=1, "
+         "max_skip_count=0, ngram_counts=[0], ngram_indexes=[2147483647], pool_int64s=[1]>(x)",
+         "int64[4] x", "", "a row of 2147483648 counts"),
+        ("y = MatMulInteger(x, x)", "uint8[1073741824] x", "", "an inner axis of 1073741824"),
+    ],
+)  # fmt: skip
+def test_sizes_are_judged_before_memory_is_taken(
+    nodes: str, inputs: str, weights: str, message: str
+) -> None:
+    version = 9 if "Upsample" in nodes else 18 if "num_outputs" in nodes else 17
+    model = text(nodes, inputs, weights)
+    model.opset_import[0].version = version
+    with memory(1 << 28):
+        found = refusal(model)
+    assert message in found
+
+
+def test_sparse_tensors_whose_zeros_are_too_many() -> None:
+    model = text("c = Constant() y = Mul(x, c)")
+    values = numpy_helper.from_array(np.ones(1, np.float32), "v")
+    places = numpy_helper.from_array(np.zeros(1, np.int64), "p")
+    sparse = helper.make_sparse_tensor(values, places, [1 << 31])
+    model.graph.node[0].attribute.append(helper.make_attribute("sparse_value", sparse))
+    with memory(1 << 28):
+        assert "a sparse tensor of 2147483648 elements is too large" in refusal(model)
+
+
+def test_known_operands_that_spread_each_other_are_left_to_the_device() -> None:
+    model = text("r = Range(a, n, s) c = Unsqueeze(r, s) y = Add(r, c)",
+                 weights="<int64 a = {0}, int64 n = {65536}, int64[1] s = {1}>")  # fmt: skip
+    model.graph.node[0].input[2] = "one"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1), "one"))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with memory(1 << 29):
+        graph = asg.onnx.load(model)
+    assert isinstance(graph, asg.Graph)
+    assert graph.outputs["y"].type.shape == (65536, 65536)
 
 
 @pytest.mark.parametrize("nodes", ["y = Expand(x, s)", "y = Tile(x, s)"])

@@ -6,8 +6,13 @@ one of ASG's own errors.
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +77,8 @@ TEXTS = (
       y = Reshape(q, flat)
     }""",
 )
+ROOM = 1 << 30  # bytes that an import of such small models may take
+HAS_LIMITS = sys.platform == "linux"
 NUMBERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 5, 17, 2**16, 2**31 - 1, 2**31, 2**62)
 ARRAYS = (np.float32, np.int64, np.int32, np.bool_, np.uint8, np.float16, np.int8, np.float64)
 
@@ -87,6 +94,8 @@ def judge(source: bytes | onnx.ModelProto | Path) -> str:
     except asg.errors.InternalError:
         raise
     except asg.AsgError as error:
+        if isinstance(error.__cause__, MemoryError):  # sizes are judged before memory is taken
+            raise error.__cause__ from None
         return type(error).__name__
 
 
@@ -223,7 +232,10 @@ def made_up(chance: random.Random) -> onnx.ModelProto:
             weights.append(numpy_helper.from_array(array, name))
         else:
             code = helper.np_dtype_to_tensor_dtype(array.dtype)
-            inputs.append(helper.make_tensor_value_info(name, code, array.shape))
+            sizes = list(array.shape)
+            if sizes and chance.random() < 0.1:
+                sizes[0] = chance.choice((17, 2**16, 2**31 - 1, 2**31, 2**62))
+            inputs.append(helper.make_tensor_value_info(name, code, sizes))
     results = [f"y{place}" for place in range(chance.choice((1, 1, 2, 3)))]
     node = helper.make_node(op, names, results, domain=domain)
     for name, value in attributes.items():
@@ -240,6 +252,8 @@ def made_up(chance: random.Random) -> onnx.ModelProto:
 def _attribute(schema: Any, chance: random.Random) -> Any:
     kinds = defs.OpSchema.AttrType
     small = [chance.choice((-2, -1, 0, 1, 1, 2, 3)) for _ in range(chance.randint(1, 4))]
+    if chance.random() < 0.1:
+        small[0] = chance.choice(NUMBERS)
     match schema.type:
         case kinds.INT:
             return chance.choice((*NUMBERS, 0, 1, 1))
@@ -258,8 +272,10 @@ def _attribute(schema: Any, chance: random.Random) -> Any:
 
 def _array(chance: random.Random) -> np.ndarray[Any, Any]:
     shape = tuple(chance.choice((0, 1, 2, 3, 4)) for _ in range(chance.randint(0, 4)))
-    numbers = np.array([chance.choice((-2, -1, 0, 1, 2, 3)) for _ in range(int(np.prod(shape)))])
-    with np.errstate(invalid="ignore"):
+    kept = NUMBERS if chance.random() < 0.1 else (-2, -1, 0, 1, 2, 3)
+    count = int(np.prod(shape))
+    numbers = np.array([chance.choice(kept) for _ in range(count)], np.int64)
+    with np.errstate(invalid="ignore", over="ignore"):
         return numbers.reshape(shape).astype(chance.choice(ARRAYS))
 
 
@@ -279,17 +295,63 @@ def patience(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def fuzz(seconds: float, first: int = 0) -> dict[str, int]:
-    """Judge broken models until the time is up; return how often each outcome came."""
+@contextmanager
+def memory(room: int) -> Iterator[None]:
+    """Refuse this process more than `room` bytes on top of what it has, where the system can."""
+    if not HAS_LIMITS:
+        yield
+        return
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + room
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def fuzz(seconds: float, first: int = 0, note: Path | None = None) -> dict[str, int]:
+    """Judge broken models until the time is up; return how often each outcome came.
+
+    The seed at work is written to the file `note`, for whoever finds this process dead.
+    """
     models, found = bases(), dict[str, int]()
     end = time.monotonic() + seconds
-    seed = first
-    while time.monotonic() < end:
-        try:
-            with patience(20):
-                outcome = judge(broken(seed, models))
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
-        found[outcome] = found.get(outcome, 0) + 1
-        seed += 1
+    with memory(ROOM), (note or Path(os.devnull)).open("wb", buffering=0) as noted:
+        for seed in itertools.count(first):
+            if time.monotonic() > end:
+                break
+            noted.seek(0)
+            noted.write(b"%d" % seed)
+            try:
+                with patience(20):
+                    outcome = judge(broken(seed, models))
+            except Exception as error:
+                raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
+            found[outcome] = found.get(outcome, 0) + 1
     return found
+
+
+def fuzz_apart(seconds: float, first: int, note: Path) -> dict[str, int]:
+    """Do `fuzz` in a process of its own: what kills that one is an error that names the seed."""
+    code = "import sys; from support import onnx_fuzz; onnx_fuzz.main(*sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(seconds), str(first), str(note)],
+        capture_output=True, text=True, check=False, timeout=2 * seconds + 120,
+        cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    if done.returncode:
+        raise AssertionError(
+            f"seed {note.read_text('ascii')} ended the process with {done.returncode}:\n"
+            f"{done.stderr[-6000:]}"
+        )
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main(seconds: str, first: str, note: str) -> None:
+    """Fuzz, and print what was found."""
+    print(json.dumps(fuzz(float(seconds), int(first), Path(note))))

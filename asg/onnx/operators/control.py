@@ -66,14 +66,17 @@ def batched_scan(call: Call) -> list[Any]:
     if call.has(0):
         raise call.unsupported("lengths of sequences", "convert the model to opset 9 or newer")
     body = call.get_graph("body")
-    count = call.get_int("num_scan_inputs")
+    count = _scanned_count(call, call.count - 1)
     directions = call.get_ints("directions", [0] * count)
     operands = [call.operand(place) for place in range(1, call.count)]
     batch = {each.shape[0] for each in operands}
     if len(batch) != 1:
         raise call.malformed(f"the operands have batches of {sorted(batch)}")
     results: list[list[Operand]] = []
-    for member in range(batch.pop()):
+    members = batch.pop()
+    turns = max((each.shape[1] for each in operands[-count:]), default=1)
+    _check_turns(call, members * max(turns, 1), len(body.node))
+    for member in range(members):
         mine = [_element(call, each, 0, member) for each in operands]
         carried, stacked = _turned(call, body, mine, [0] * count, directions)
         found = [_stacked(call, each, None) for each in stacked]
@@ -92,7 +95,7 @@ def _as_operand(found: Operand | Typed) -> Operand:
 def scan(call: Call) -> list[Any]:
     """The body is written out for each element along an axis of what is scanned."""
     body = call.get_graph("body")
-    count = call.get_int("num_scan_inputs")
+    count = _scanned_count(call, call.count)
     operands = [call.operand(place) for place in range(call.count)]
     carried, stacked = _turned(
         call,
@@ -112,6 +115,14 @@ def scan(call: Call) -> list[Any]:
             for stack, declared, axis, is_back in parts
         ),
     ]
+
+
+def _scanned_count(call: Call, most: int) -> int:
+    """Return how many operands are scanned; one at least."""
+    count = call.get_int("num_scan_inputs")
+    if not 1 <= count <= most:
+        raise call.malformed(f"num_scan_inputs is {count}, but there are {most} operands")
+    return count
 
 
 def _turned(

@@ -143,6 +143,8 @@ def split(call: Call) -> list[Tensor]:
         sizes = list(call.get_ints("split"))
     else:
         count = call.get_int("num_outputs", call.output_count)
+        if count != call.output_count:
+            raise call.malformed(f"num_outputs is {count} for {call.output_count} results")
         part = -(-size // count)
         sizes = [max(0, min(part, size - i * part)) for i in range(count)]
     return F.split(x, sizes, axis)

@@ -8,9 +8,12 @@ from asg import functions as F
 from asg.onnx.call import Call, Typed
 from asg.onnx.dtypes import NumpyType, computed_type, numpy_type
 from asg.onnx.operators.windows import convolved
+from asg.onnx.problems import NodeUnsupportedError
 from asg.onnx.registry import converter
 from asg.tensor import Tensor
 from asg.types import DType
+
+LONGEST = 1 << 18  # inner axis of a product, which is cut up
 
 
 def _spread(value: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
@@ -102,6 +105,8 @@ def integer_product(x: Tensor, y: Tensor) -> Tensor:
     Products of f32 are exact while sums stay below 2^24; longer inner axes are cut up.
     """
     step, inner = 64, x.shape[-1]
+    if inner > LONGEST:
+        raise NodeUnsupportedError(f"an inner axis of {inner}", f"at most {LONGEST}")
     total: Tensor | None = None
     for start in range(0, max(inner, 1), step):
         part = F.matmul(

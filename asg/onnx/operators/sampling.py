@@ -30,9 +30,8 @@ def resize(call: Call) -> Tensor:
             regions[axis] = (start, end)
     shape, scales = list(x.shape), [1.0] * x.ndim
     for axis, (size, scale) in zip(axes, _targets(call, x, axes), strict=True):
-        if size > LARGEST_RANGE:
-            raise call.unsupported(f"an axis of {size} elements")
         shape[axis], scales[axis] = size, scale
+    _check_axes(call, shape)
     mode: Any = call.get_text("mode", "nearest")
     found: Tensor = F.resize(
         x,
@@ -48,6 +47,12 @@ def resize(call: Call) -> Tensor:
         extrapolation=call.get_float("extrapolation_value", 0.0),
     ).astype(x.dtype)
     return found
+
+
+def _check_axes(call: Call, shape: Sequence[int]) -> None:
+    for size in shape:
+        if size > LARGEST_RANGE:
+            raise call.unsupported(f"an axis of {size} elements", f"at most {LARGEST_RANGE}")
 
 
 def _targets(call: Call, x: Tensor, axes: Sequence[int]) -> list[tuple[int, float]]:
@@ -79,6 +84,7 @@ def upsample(call: Call) -> Tensor:
     if len(scales) != x.ndim:
         raise call.malformed(f"{len(scales)} scales for {x.ndim} axes")
     shape = [math.floor(n * s) for n, s in zip(x.shape, scales, strict=True)]
+    _check_axes(call, shape)
     mode: Any = call.get_text("mode", "nearest")
     return F.resize(x, shape, mode=mode, coordinates="asymmetric", nearest="floor", scales=scales)
 

@@ -12,6 +12,8 @@ from asg import functions as F
 from asg.onnx.call import Call, Operand, Typed
 from asg.onnx.registry import converter
 
+PARTS = 4096  # of a tensor, each a node
+
 
 def sequence(items: list[Operand]) -> Operand:
     """Return operands as one."""
@@ -88,6 +90,7 @@ def split_to_sequence(call: Call) -> Operand:
     x, axis = call[0], call.get_int("axis", 0) % max(call[0].ndim, 1)
     size = x.shape[axis]
     if not call.has(1):
+        _check_parts(call, size)
         parts = F.split(x, [1] * size, axis)
         if not call.get_int("keepdims", 1):
             parts = [F.squeeze(part, axis) for part in parts]
@@ -97,12 +100,18 @@ def split_to_sequence(call: Call) -> Operand:
             each = int(given)
             if each < 1:
                 raise call.malformed(f"parts of {each} elements")
+            _check_parts(call, -(-size // each))
             sizes = [min(each, size - start) for start in range(0, size, each)]
         else:
             sizes = [int(each) for each in given]
         parts = F.split(x, sizes, axis)
     dtype = call.dtype(0)
     return sequence([Operand("part", dtype, tensor=part) for part in parts])
+
+
+def _check_parts(call: Call, count: int) -> None:
+    if count > PARTS:
+        raise call.unsupported(f"a sequence of {count} parts", f"at most {PARTS} parts")
 
 
 @converter("ConcatFromSequence", since=11)

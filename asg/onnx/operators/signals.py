@@ -36,26 +36,34 @@ def _waves(rows: int, columns: int, length: int, sign: float) -> Any:
 def _transform(call: Call, x: Tensor, axis: int, sign: float, bins: int) -> Tensor:
     """Return the first bins of a transform of [..., 1 or 2] along an axis, not scaled."""
     length = x.shape[axis]
+    if max(length, bins) > LARGEST_RANGE:
+        raise call.unsupported(f"a transform of {max(length, bins)}", f"at most {LARGEST_RANGE}")
     few = next((n for n in range(math.isqrt(length), 0, -1) if length % n == 0), 1)
     if few == 1 or x.shape[-1] == 1:
-        return _product(call, x, axis, _waves(length, bins, length, sign))
+        return _product(call, x, axis, _matrix(call, length, bins, length, sign))
     # x_(i + many b), of which the result is y_(q + few k): over b, then over i.
     many = length // few
+    last = _matrix(call, many, many, many, sign)
     parts = F.reshape(x, (*x.shape[:axis], few, many, *x.shape[axis + 1 :]))
-    parts = _product(call, parts, axis, _waves(few, few, few, sign))
+    parts = _product(call, parts, axis, _matrix(call, few, few, few, sign))
     turns = _waves(few, many, length, sign).reshape((few, many) + (1,) * (x.ndim - axis - 2))
     cos, sin = (call.constant_tensor(each, DType.F32) for each in (turns.real, turns.imag))
     a, b = parts[..., 0], parts[..., 1]
     turned = F.stack([a * cos - b * sin, a * sin + b * cos], -1)
-    found = _product(call, turned, axis + 1, _waves(many, many, many, sign))
+    found = _product(call, turned, axis + 1, last)
     found = F.reshape(F.swapaxes(found, axis, axis + 1), (*x.shape[:-1], 2))
     return _fitted(found, axis, bins)
 
 
+def _matrix(call: Call, rows: int, columns: int, length: int, sign: float) -> Any:
+    """Return `_waves` that a product may have; larger ones are refused before they are made."""
+    if max(rows, columns) > LONGEST:
+        raise call.unsupported(f"a transform of {max(rows, columns)}", f"at most {LONGEST}")
+    return _waves(rows, columns, length, sign)
+
+
 def _product(call: Call, x: Tensor, axis: int, matrix: Any) -> Tensor:
     """Return [..., 2]: a complex matrix applied to [..., 1 or 2] along an axis."""
-    if max(matrix.shape) > LONGEST:
-        raise call.unsupported(f"a transform of {max(matrix.shape)}", f"at most {LONGEST}")
     real = call.constant_tensor(matrix.real, DType.F32)
     imaginary = call.constant_tensor(matrix.imag, DType.F32)
 
@@ -101,7 +109,7 @@ def dft(call: Call) -> Tensor:
 def _real_inverse(call: Call, x: Tensor, axis: int, length: int) -> Tensor:
     """The half that is given stands for its conjugate as well."""
     count = length // 2 + 1
-    matrix = _waves(count, length, length, 1) / length
+    matrix = _matrix(call, count, length, length, 1) / length
     twice = np.full((count, 1), 2.0)
     twice[0] = 1.0
     if length % 2 == 0:
@@ -124,6 +132,8 @@ def stft(call: Call) -> Tensor:
     else:
         raise call.malformed("neither a window nor a frame's length is given")
     frames = 1 + (x.shape[1] - length) // step
+    if max(frames, 1) * length > LARGEST_RANGE:
+        raise call.unsupported(f"{frames} frames of {length} elements")
     rows = np.arange(frames)[:, None] * step + np.arange(length)
     parts = F.take(x, call.constant_tensor(rows, DType.I32), 1)  # [batch, frames, length, parts]
     if window is not None:

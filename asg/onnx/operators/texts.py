@@ -9,11 +9,13 @@ import numpy as np
 from asg import functions as F
 from asg.onnx.call import Call
 from asg.onnx.dtypes import Array
+from asg.onnx.operators.sources import LARGEST_RANGE
 from asg.onnx.registry import converter
 from asg.tensor import Tensor
 from asg.types import DType
 
 LARGEST = 1 << 26  # comparisons of a word with one of a pool
+GAPS = 1024  # words left out between those of a sequence, each written out
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ def tf_idf_vectorizer(call: Call) -> Tensor:
     rows = F.reshape(x, (1, -1) if x.ndim < 2 else x.shape)
     pools = _pools(call)
     size = int(max(call.get_ints("ngram_indexes"))) + 1
+    if size > LARGEST_RANGE:
+        raise call.unsupported(f"a row of {size} counts", f"at most {LARGEST_RANGE}")
     shortest = call.get_int("min_gram_length")
     longest = call.get_int("max_gram_length")
     total = F.zeros((rows.shape[0], size))
@@ -75,6 +79,8 @@ def _counts(call: Call, rows: Tensor, pool: _Grams) -> Tensor:
     count, words = rows.shape
     total = F.zeros((count, len(pool.words)))
     gaps = 1 if pool.length == 1 else call.get_int("max_skip_count") + 1
+    if pool.length > 1 and min(gaps, words // (pool.length - 1)) > GAPS:
+        raise call.unsupported(f"max_skip_count of {gaps - 1}", f"at most {GAPS - 1}")
     for step in range(1, gaps + 1):
         starts = words - (pool.length - 1) * step
         if starts <= 0:

@@ -10,6 +10,7 @@ import numpy as np
 
 from asg import functions as F
 from asg.onnx.call import Call, Typed
+from asg.onnx.operators.sources import LARGEST_RANGE
 from asg.onnx.registry import converter
 from asg.ops.convolution import convolution
 from asg.ops.pooling import first_max
@@ -211,6 +212,7 @@ def average_pool(call: Call) -> Tensor:
     sizes = sizes_of(call, x.shape[2:], call.get_ints("kernel_shape"))
     found = view(x, sizes, 0.0)
     total = F.sum(found, tuple(range(x.ndim, found.ndim)))
+    _check_tables(call, sizes)
     counts = np.ones((), np.int64)
     is_padded = bool(call.get_int("count_include_pad", 0))
     for axis, (low, high) in enumerate(sizes.padding):
@@ -224,6 +226,14 @@ def average_pool(call: Call) -> Tensor:
     if weights.size and (weights == weights.flat[0]).all():
         return total * float(weights.flat[0])
     return total * call.constant_tensor(weights, DType.F32)
+
+
+def _check_tables(call: Call, sizes: Windows, depth: int = 1) -> None:
+    """Refuse tables of numbers that are too large: of places by axis, and of all windows."""
+    axes = [count * size for count, size in zip(sizes.counts, sizes.kernel, strict=True)]
+    largest = max([*axes, math.prod(sizes.counts) * depth])
+    if largest > LARGEST_RANGE:
+        raise call.unsupported(f"windows with {largest} places", f"at most {LARGEST_RANGE}")
 
 
 @converter("LpPool", since=2)
@@ -254,6 +264,7 @@ def max_pool(call: Call) -> list[Tensor | Typed | None]:
 
 def _where_largest(call: Call, x: Tensor, sizes: Windows, flat: Tensor) -> Tensor:
     """Return the position of each window's largest element in the whole tensor."""
+    _check_tables(call, sizes, math.prod(sizes.kernel))
     spatial, lead = x.shape[2:], math.prod(x.shape[:2])
     order = range(len(spatial))
     if call.get_int("storage_order", 0):
