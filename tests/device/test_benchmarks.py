@@ -38,7 +38,6 @@ def test_compile_speed(tmp_path: Path) -> None:
 
 @pytest.mark.device
 def test_cold_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("psutil")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     contestants, cold = (importlib.import_module(name) for name in ("contestants", "cold"))
     environment = {**contestants.child_environment(False), "ASG_BENCH_REFERENCES": str(tmp_path)}
