@@ -183,27 +183,33 @@ def weights_of(
 def leaves_scores(mask: Tensor) -> bool:
     """Tell whether every row of a float mask surely has a number that a score still counts beside,
     or hides its keys by -inf: then the logarithm of the sum of weights is exact."""
-    return _is_mild(mask.value, mask.shape)
+    shapes: list[tuple[Value, Shape]] = [(mask.value, mask.shape)]  # (): rows are not the mask's
+    seen = set(shapes)
+    while shapes:
+        value, shape = shapes.pop()
+        node = value.node
+        if node.op is constant_:
+            if not _has_mild_rows(node.attrs["value"].array, shape):
+                return False
+            continue
+        if node.op is cast_ and node.inputs[0].type.dtype is DType.BOOL:
+            continue
+        if not isinstance(node.op.kind, View) and node.op is not select and node.op is not add:
+            return False
+        rows = shape if node.op is broadcast else ()
+        below = {(each, rows) for each in node.inputs if each.type.dtype.is_float} - seen
+        seen |= below
+        shapes += below
+    return True
 
 
-def _is_mild(value: Value, shape: Shape) -> bool:
-    """Tell the same of a value; `shape` is that of the mask where its rows are the value's."""
-    node = value.node
-    if node.op is constant_:
-        array = node.attrs["value"].array
-        is_low = (array < MILD) & (array > LOWEST)
-        if not is_low.any():
-            return True
-        is_whole = array.ndim > 0 and array.shape[-1:] == shape[-1:]
-        return is_whole and bool(((array >= MILD).any(-1) | ~is_low.any(-1)).all())
-    if node.op is broadcast:
-        return _is_mild(node.inputs[0], shape)
-    if isinstance(node.op.kind, View):
-        return _is_mild(node.inputs[0], ())
-    if node.op is select or node.op is add:
-        floats = [each for each in node.inputs if each.type.dtype.is_float]
-        return all(_is_mild(each, ()) for each in floats)
-    return node.op is cast_ and node.inputs[0].type.dtype is DType.BOOL
+def _has_mild_rows(array: Array, shape: Shape) -> bool:
+    """Tell the same of numbers that are repeated to `shape`."""
+    is_low = (array < MILD) & (array > LOWEST)
+    if not is_low.any():
+        return True
+    is_whole = array.ndim > 0 and array.shape[-1:] == shape[-1:]
+    return is_whole and bool(((array >= MILD).any(-1) | ~is_low.any(-1)).all())
 
 
 # -- in NumPy -------------------------------------------------------------------------------------
